@@ -1,0 +1,100 @@
+package libos
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// Errors of Boot and Start that decide a shell's exit code. They are wrapped
+// with the program's name and what to do about it; test with errors.Is.
+var (
+	// ErrNotFound: the program, or the interpreter of a script, does not exist (exit code 127).
+	ErrNotFound = errors.New("not found")
+	// ErrNotExecutable: the file exists but cannot be run: no permission, a
+	// directory, no ELF file or script, another architecture (exit code 126).
+	ErrNotExecutable = errors.New("cannot be executed")
+)
+
+// Options describes an instance. The zero value of a field means its default.
+type Options struct {
+	// Name is the instance's name and the host name that the program sees.
+	Name string
+	// Platform is the execution engine, by gVisor's platform name. Default "systrap".
+	Platform string
+
+	// Argv is the program and its arguments; Argv[0] is looked up in the
+	// PATH of Env when it has no slash.
+	Argv []string
+	// Env is the program's environment, entries KEY=VALUE.
+	Env []string
+	// Cwd is the program's working directory, absolute, in the instance.
+	Cwd string
+	// UID and GID are the program's user and group.
+	UID, GID uint32
+
+	// Root is the host directory that becomes the instance's "/". It is never
+	// written: changes go to an overlay in memory. Default "/".
+	Root string
+	// ReadWrite are absolute paths of host directories whose changes are
+	// written through to the host.
+	ReadWrite []string
+
+	// Stdio are the host files behind the program's descriptors 0, 1 and 2.
+	// Boot duplicates them; the caller keeps its own.
+	Stdio [3]*os.File
+
+	// Network is the instance's TCP/IP stack; the instance owns it from Boot on.
+	Network *stack.Stack
+
+	// Kthreads is how many processors the program sees and uses at once. Default: those of the host's affinity mask.
+	Kthreads int
+	// Strace logs each system call of the program to Logger at level info.
+	Strace bool
+	// Watchdog reports tasks that are stuck inside the libOS.
+	Watchdog bool
+	// Logger receives the libOS's own messages. Default: discarded.
+	Logger *slog.Logger
+}
+
+// ExitStatus tells how the program ended.
+type ExitStatus struct {
+	// Code is the exit code when Signal is 0.
+	Code int
+	// Signal is the number of the signal that killed the program, or 0.
+	Signal int
+}
+
+// ShellCode returns the exit code that a shell would report: the program's
+// own, or 128+n when signal n killed it.
+func (s ExitStatus) ShellCode() int {
+	if s.Signal != 0 {
+		return 128 + s.Signal
+	}
+	return s.Code
+}
+
+// Stats is a snapshot of what an instance has used.
+type Stats struct {
+	// Platform is the execution engine in use.
+	Platform string `json:"engine"`
+	// Syscalls counts the program's system calls.
+	Syscalls uint64 `json:"syscalls"`
+	// UserSeconds and SystemSeconds are the CPU time, in seconds, of the host
+	// process and those of its children that have been waited for.
+	UserSeconds   float64 `json:"user_seconds"`
+	SystemSeconds float64 `json:"system_seconds"`
+	// MaxRSSBytes is the largest resident set size of the host process, in bytes.
+	MaxRSSBytes uint64 `json:"max_rss_bytes"`
+}
+
+// The life of an instance, in order (see instance.go):
+//
+//	inst, err := libos.Boot(opts)      // kernel, mounts, program loaded; errors.Is ErrNotFound, ErrNotExecutable
+//	inst.Start()                        // the program runs
+//	inst.Signal(unix.SIGTERM)           // any time: to the foreground process group as a terminal would, else to the program
+//	status := inst.Wait()               // the program's end
+//	stats := inst.Stats()
+//	inst.Close()                        // everything freed
