@@ -1,0 +1,136 @@
+package lab
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// netnsDir is where `ip netns` looks for named namespaces (ip-netns(8)).
+const netnsDir = "/run/netns"
+
+// nameNamespace gives the calling thread's network namespace a name.
+func nameNamespace(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("make the folder of named namespaces: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return fmt.Errorf("name the namespace: %w", err)
+	}
+	_ = f.Close() // nothing was written
+	if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+		_ = os.Remove(path)
+		return fmt.Errorf("mount the namespace on %s: %w", path, err)
+	}
+	return nil
+}
+
+// unnameNamespace takes the name away. That there is none is no error.
+func unnameNamespace(path string) error {
+	// `ip netns` mounts the folder on itself, which doubles what is in it.
+	for unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {
+	}
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("remove the name of a namespace: %w", err)
+	}
+	return nil
+}
+
+// ownSysfs gives the calling thread a mount namespace whose /sys shows the
+// thread's network namespace: a sysfs shows that of whoever mounted it. Mounts
+// made later elsewhere are still seen, ours are not seen elsewhere. What is
+// mounted below /sys (cgroups, BPF) stays there.
+func ownSysfs() error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare the mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("make the mounts our own: %w", err)
+	}
+	below, err := mountsBelow("/sys")
+	if err != nil {
+		return err
+	}
+	kept, err := cloneMounts(below)
+	defer kept.close()
+	if err != nil {
+		return err
+	}
+	if err := unix.Mount("sysfs", "/sys", "sysfs", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_NODEV, ""); err != nil {
+		return fmt.Errorf("mount the namespace's /sys: %w", err)
+	}
+	return kept.attach()
+}
+
+// mounts are detached copies of mounts and where they belong.
+type mounts map[string]int
+
+func cloneMounts(paths []string) (mounts, error) {
+	m := mounts{}
+	for _, p := range paths {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, p, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+		if err != nil {
+			return m, fmt.Errorf("copy the mount %s: %w", p, err)
+		}
+		m[p] = fd
+	}
+	return m, nil
+}
+
+func (m mounts) attach() error {
+	for p, fd := range m {
+		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, p, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("mount %s again: %w", p, err)
+		}
+	}
+	return nil
+}
+
+func (m mounts) close() {
+	for _, fd := range m {
+		_ = unix.Close(fd)
+	}
+}
+
+// mountsBelow lists the topmost mount points below dir that the calling thread
+// sees.
+func mountsBelow(dir string) ([]string, error) {
+	f, err := os.Open("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	defer f.Close()
+	return parseMountsBelow(f, dir)
+}
+
+// parseMountsBelow reads the format of proc_pid_mountinfo(5): the fifth field is
+// the mount point. Parents come before what is mounted on them.
+func parseMountsBelow(r io.Reader, dir string) ([]string, error) {
+	var found []string
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 5 || !strings.HasPrefix(fields[4], dir+"/") {
+			continue
+		}
+		if !coveredBy(found, fields[4]) {
+			found = append(found, fields[4])
+		}
+	}
+	return found, lines.Err()
+}
+
+func coveredBy(dirs []string, path string) bool {
+	for _, d := range dirs {
+		if path == d || strings.HasPrefix(path, d+"/") {
+			return true
+		}
+	}
+	return false
+}
