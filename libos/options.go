@@ -53,6 +53,8 @@ type Options struct {
 	Kthreads int
 	// Strace logs each system call of the program to Logger at level info.
 	Strace bool
+	// CountSyscalls makes Stats count system calls, at a small cost for each.
+	CountSyscalls bool
 	// Watchdog reports tasks that are stuck inside the libOS.
 	Watchdog bool
 	// Logger receives the libOS's own messages. Default: discarded.
@@ -80,7 +82,8 @@ func (s ExitStatus) ShellCode() int {
 type Stats struct {
 	// Platform is the execution engine in use.
 	Platform string `json:"engine"`
-	// Syscalls counts the program's system calls.
+	// Syscalls counts the system calls of all programs of the instance; 0
+	// unless Options.CountSyscalls or Strace is set.
 	Syscalls uint64 `json:"syscalls"`
 	// UserSeconds and SystemSeconds are the CPU time, in seconds, of the host
 	// process and those of its children that have been waited for.

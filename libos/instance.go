@@ -1,0 +1,220 @@
+package libos
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/fspath"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/sentry/watchdog"
+)
+
+// Instance is a library OS with one program (and its descendants) in it.
+// Its methods may be called from any goroutine.
+type Instance struct {
+	opts  Options
+	k     *kernel.Kernel
+	files *fileServer
+	stdio *stdio
+	init  *kernel.ThreadGroup
+	dog   *watchdog.Watchdog
+	calls *atomic.Uint64 // system calls; nil when not counted
+
+	closeOnce sync.Once
+}
+
+// containerID names the only group of processes that an instance has.
+const containerID = "junction"
+
+// Boot makes an instance and loads its program, which does not run before
+// Start. Errors wrap ErrNotFound or ErrNotExecutable where the program is at
+// fault. A process can boot one instance.
+func Boot(opts Options) (*Instance, error) {
+	setDefaults(&opts)
+	setLogger(opts.Logger)
+	i := &Instance{opts: opts}
+	if opts.Strace || opts.CountSyscalls {
+		i.calls = installTracing(opts.Strace)
+	}
+	var err error
+	if i.k, err = newKernel(&i.opts); err != nil {
+		return nil, err
+	}
+	if err := i.load(); err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+func setDefaults(o *Options) {
+	if o.Platform == "" {
+		o.Platform = "systrap"
+	}
+	if o.Root == "" {
+		o.Root = "/"
+	}
+	if o.Cwd == "" {
+		o.Cwd = "/"
+	}
+	if o.Kthreads == 0 {
+		o.Kthreads = runtime.NumCPU()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// load builds the file tree and creates the first process in it.
+func (i *Instance) load() error {
+	if err := registerFilesystems(i.k); err != nil {
+		return err
+	}
+	i.k.RegisterContainerName(containerID, containerID)
+	i.dog = watchdog.New(i.k, watchdog.DefaultOpts)
+
+	args, err := i.processArgs()
+	if err != nil {
+		return err
+	}
+	root := *args
+	root.Credentials = auth.NewRootCredentials(i.k.RootUserNamespace())
+	ctx := root.NewContext(i.k)
+	if i.files, err = newFileServer(); err != nil {
+		return fmt.Errorf("starting the file server: %w", err)
+	}
+	ns, err := mountTree(ctx, i.k, i.files, &i.opts)
+	if err != nil {
+		return err
+	}
+	args.MountNamespace = ns // CreateProcess takes the reference
+	root.MountNamespace = ns
+	if args.Filename, err = i.findProgram(ctx, args); err != nil {
+		return err
+	}
+	if i.stdio, err = importStdio(ctx, i.k, i.opts.Stdio, auth.KUID(i.opts.UID), auth.KGID(i.opts.GID)); err != nil {
+		return err
+	}
+	args.FDTable = i.stdio.fds
+	if i.stdio.tty != nil {
+		args.TTY = i.stdio.tty.TTY()
+	}
+	if i.init, _, err = i.k.CreateProcess(*args); err != nil {
+		return fmt.Errorf("%s: %v: %w", args.Filename, err, ErrNotExecutable)
+	}
+	return nil
+}
+
+// processArgs describes the first process, all but its file tree and files.
+func (i *Instance) processArgs() (*kernel.CreateProcessArgs, error) {
+	limits, err := programLimits()
+	if err != nil {
+		return nil, fmt.Errorf("setting resource limits: %w", err)
+	}
+	return &kernel.CreateProcessArgs{
+		Argv:                 i.opts.Argv,
+		Envv:                 i.opts.Env,
+		WorkingDirectory:     i.opts.Cwd,
+		Credentials:          credentials(i.k.RootUserNamespace(), i.opts.UID, i.opts.GID),
+		Umask:                0022,
+		Limits:               limits,
+		MaxSymlinkTraversals: linux.MaxSymlinkTraversals,
+		UTSNamespace:         i.k.RootUTSNamespace(),
+		IPCNamespace:         i.k.RootIPCNamespace(),
+		PIDNamespace:         i.k.RootPIDNamespace(),
+		ContainerID:          containerID,
+	}, nil
+}
+
+// credentials are those of a login as uid: root has all capabilities (over
+// the instance, not over the host), others none.
+func credentials(ns *auth.UserNamespace, uid, gid uint32) *auth.Credentials {
+	caps := &auth.TaskCapabilities{BoundingCaps: auth.AllCapabilities}
+	if uid == 0 {
+		caps.PermittedCaps, caps.EffectiveCaps = auth.AllCapabilities, auth.AllCapabilities
+	}
+	return auth.NewUserCredentials(auth.KUID(uid), auth.KGID(gid), nil, caps, ns)
+}
+
+// findProgram checks the working directory and looks the program up.
+func (i *Instance) findProgram(ctx context.Context, args *kernel.CreateProcessArgs) (string, error) {
+	root := args.MountNamespace.Root(ctx)
+	defer root.DecRef(ctx)
+	cwd := &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(i.opts.Cwd), FollowFinalSymlink: true}
+	st, err := i.k.VFS().StatAt(ctx, args.Credentials, cwd, &vfs.StatOptions{Mask: linux.STATX_TYPE})
+	if err != nil {
+		return "", fmt.Errorf("working directory %s: %w (choose another with --cwd)", i.opts.Cwd, err)
+	}
+	if st.Mode&linux.S_IFMT != linux.S_IFDIR {
+		return "", fmt.Errorf("working directory %s: not a directory (choose another with --cwd)", i.opts.Cwd)
+	}
+	if len(i.opts.Argv) == 0 {
+		return "", fmt.Errorf("no program given: %w", ErrNotFound)
+	}
+	f := &finder{ctx: ctx, vfs: i.k.VFS(), creds: args.Credentials, root: root, cwd: i.opts.Cwd}
+	return f.find(i.opts.Argv[0], i.opts.Env)
+}
+
+// Start lets the program run.
+func (i *Instance) Start() error {
+	if i.opts.Watchdog {
+		i.dog.Start()
+	}
+	if err := i.k.Start(); err != nil {
+		return fmt.Errorf("starting the kernel: %w", err)
+	}
+	return nil
+}
+
+// Signal delivers sig as a terminal would: to the foreground process group
+// when the program has a terminal, else to the program.
+func (i *Instance) Signal(sig unix.Signal) error {
+	info := &linux.SignalInfo{Signo: int32(sig)}
+	if i.stdio.tty != nil {
+		if tg := i.stdio.tty.ThreadGroup(); tg != nil {
+			if pg, _ := tg.ForegroundProcessGroup(i.stdio.tty.TTY()); pg != nil {
+				return i.k.SendExternalSignalProcessGroup(pg, info)
+			}
+		}
+	}
+	return i.k.SendExternalSignalThreadGroup(i.init, info)
+}
+
+// Wait blocks until the program has ended and tells how. What other programs
+// the instance runs end with it, as with the init of a PID namespace.
+func (i *Instance) Wait() ExitStatus {
+	i.init.WaitExited()
+	status := i.init.ExitStatus()
+	i.k.Kill(linux.WaitStatusExit(0))
+	i.k.WaitExited()
+	i.stdio.finish(i.k.SupervisorContext())
+	if status.Signaled() {
+		return ExitStatus{Signal: int(status.TerminationSignal())}
+	}
+	return ExitStatus{Code: int(status.ExitStatus())}
+}
+
+// Close frees what the instance holds. The program must have ended.
+func (i *Instance) Close() error {
+	i.closeOnce.Do(func() {
+		ctx := i.k.SupervisorContext()
+		if i.opts.Watchdog {
+			i.dog.Stop()
+		}
+		i.stdio.release(ctx)
+		i.k.Release()
+		i.files.wait()
+	})
+	return nil
+}
+
+// isNotFound tells whether err means that there is no such program.
+func isNotFound(err error) bool { return errors.Is(err, ErrNotFound) }

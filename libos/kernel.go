@@ -1,0 +1,148 @@
+package libos
+
+import (
+	"fmt"
+	"os"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/cpuid"
+	"gvisor.dev/gvisor/pkg/memutil"
+	"gvisor.dev/gvisor/pkg/rand"
+	"gvisor.dev/gvisor/pkg/ring0"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/host"
+	"gvisor.dev/gvisor/pkg/sentry/inet"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/loader"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
+	"gvisor.dev/gvisor/pkg/sentry/platform"
+	_ "gvisor.dev/gvisor/pkg/sentry/platform/systrap" // registers the platform
+	"gvisor.dev/gvisor/pkg/sentry/socket/netstack"
+	_ "gvisor.dev/gvisor/pkg/sentry/syscalls/linux" // registers the system call table
+	"gvisor.dev/gvisor/pkg/sentry/time"
+	"gvisor.dev/gvisor/pkg/sentry/usage"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
+	"gvisor.dev/gvisor/pkg/sighandling"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	// The other socket families that programs may open.
+	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink"
+	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink/route"
+	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink/uevent"
+	_ "gvisor.dev/gvisor/pkg/sentry/socket/unix"
+)
+
+// initProcess sets up what the Sentry keeps per host process. The order
+// matters: platforms dereference what ring0 and cpuid prepare, and memory
+// accounting hangs without usage.Init.
+var initProcess = sync.OnceValue(func() error {
+	ring0.InitDefault() // initializes cpuid too
+	if err := rand.Init(); err != nil {
+		return fmt.Errorf("opening the random number source: %w", err)
+	}
+	if err := usage.Init(); err != nil {
+		return fmt.Errorf("setting up memory accounting: %w", err)
+	}
+	return sighandling.IgnoreChildStop()
+})
+
+// newKernel makes the Sentry kernel, without file systems or programs.
+func newKernel(opts *Options) (*kernel.Kernel, error) {
+	if err := initProcess(); err != nil {
+		return nil, err
+	}
+	plat, err := newPlatform(opts)
+	if err != nil {
+		return nil, err
+	}
+	k := &kernel.Kernel{Platform: plat}
+	if err := initMemory(k); err != nil {
+		return nil, err
+	}
+	vdso, err := loader.PrepareVDSO(k.MemoryFile())
+	if err != nil {
+		return nil, fmt.Errorf("preparing the vdso: %w", err)
+	}
+	timekeeper := kernel.NewTimekeeper()
+	params := kernel.NewVDSOParamPage(k.MemoryFile(), vdso.ParamPage.FileRange())
+	timekeeper.SetClocks(time.NewCalibratedClocks(), params)
+
+	users := auth.NewRootUserNamespace()
+	if err := k.Init(kernel.InitKernelArgs{
+		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
+		Timekeeper:           timekeeper,
+		RootUserNamespace:    users,
+		RootNetworkNamespace: inet.NewRootNamespace(netstack.NewStack(opts.Network, k.UniqueID()), &stackCreator{k}, users),
+		ApplicationCores:     uint(opts.Kthreads),
+		Vdso:                 vdso,
+		VdsoParams:           params,
+		RootUTSNamespace:     kernel.NewUTSNamespace(opts.Name, "(none)", users),
+		RootIPCNamespace:     kernel.NewIPCNamespace(users),
+		RootPIDNamespace:     kernel.NewRootPIDNamespace(users),
+		MaxFDLimit:           kernel.MaxFdLimit,
+	}); err != nil {
+		return nil, fmt.Errorf("initializing the kernel: %w", err)
+	}
+	return k, initHostMount(k)
+}
+
+// newPlatform opens the execution engine that opts ask for.
+func newPlatform(opts *Options) (platform.Platform, error) {
+	constructor, err := platform.Lookup(opts.Platform)
+	if err != nil {
+		return nil, fmt.Errorf("unknown engine %q: %w", opts.Platform, err)
+	}
+	plat, err := constructor.New(platform.Options{ApplicationCores: opts.Kthreads})
+	if err != nil {
+		return nil, fmt.Errorf("starting engine %q: %w", opts.Platform, err)
+	}
+	return plat, nil
+}
+
+// initMemory makes the memory file: all memory of all programs of the instance.
+func initMemory(k *kernel.Kernel) error {
+	const name = "junction-memory"
+	fd, err := memutil.CreateMemFD(name, 0)
+	if err != nil {
+		return fmt.Errorf("creating the memory file: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), name)
+	mf, err := pgalloc.NewMemoryFile(file, pgalloc.MemoryFileOpts{})
+	if err != nil {
+		file.Close()
+		return fmt.Errorf("setting up the memory file: %w", err)
+	}
+	k.SetMemoryFile(mf)
+	return nil
+}
+
+// initHostMount makes the mount that imported host files belong to.
+func initHostMount(k *kernel.Kernel) error {
+	fs, err := host.NewFilesystem(k.VFS())
+	if err != nil {
+		return fmt.Errorf("creating the host file system: %w", err)
+	}
+	defer fs.DecRef(k.SupervisorContext())
+	k.SetHostMount(k.VFS().NewDisconnectedMount(fs, nil, &vfs.MountOptions{}))
+	return nil
+}
+
+// stackCreator makes the stacks of network namespaces that programs create
+// (unshare, clone): they have a loopback interface of their own and no more.
+//
+// +stateify savable
+type stackCreator struct {
+	k *kernel.Kernel
+}
+
+// CreateStack implements inet.NetworkStackCreator.CreateStack.
+func (c *stackCreator) CreateStack() (inet.Stack, error) {
+	s, err := newIsolatedStack()
+	if err != nil {
+		return nil, err
+	}
+	return netstack.NewStack(s, c.k.UniqueID()), nil
+}
+
+// newIsolatedStack is replaced by the network package's loopback-only stack.
+var newIsolatedStack func() (*stack.Stack, error)

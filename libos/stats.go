@@ -1,0 +1,23 @@
+package libos
+
+import "golang.org/x/sys/unix"
+
+// Stats returns what the instance has used so far.
+func (i *Instance) Stats() Stats {
+	s := Stats{Platform: i.opts.Platform}
+	if i.calls != nil {
+		s.Syscalls = i.calls.Load()
+	}
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var r unix.Rusage
+		if unix.Getrusage(who, &r) != nil {
+			continue
+		}
+		s.UserSeconds += seconds(r.Utime)
+		s.SystemSeconds += seconds(r.Stime)
+		s.MaxRSSBytes = max(s.MaxRSSBytes, uint64(r.Maxrss)*1024)
+	}
+	return s
+}
+
+func seconds(t unix.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
