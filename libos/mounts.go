@@ -78,17 +78,27 @@ func mountTree(ctx context.Context, k *kernel.Kernel, files *fileServer, opts *O
 	}
 	m.root = ns.Root(ctx)
 	defer m.root.DecRef(ctx)
-	if err := m.mountSystem(); err != nil {
+	if err := m.fill(opts); err != nil {
 		ns.DecRef(ctx)
 		return nil, err
 	}
+	return ns, nil
+}
+
+// fill mounts and writes what belongs over the root.
+func (m *mounter) fill(opts *Options) error {
+	if err := m.mountSystem(); err != nil {
+		return err
+	}
+	if err := m.fixResolvConf(); err != nil {
+		return err
+	}
 	for _, dir := range opts.ReadWrite {
 		if err := m.mountReadWrite(dir); err != nil {
-			ns.DecRef(ctx)
-			return nil, err
+			return err
 		}
 	}
-	return ns, nil
+	return nil
 }
 
 // mountRoot makes the mount namespace, whose root is the overlay.
@@ -158,8 +168,17 @@ func (m *mounter) copyOwner(upper, lower vfs.VirtualDentry) error {
 	})
 }
 
-// mountSystem mounts the kernel's file systems, as every Linux program expects them.
+// mountSystem mounts the kernel's file systems, as every Linux program expects
+// them. /tmp and /run are the root's, under the overlay, so that what lies
+// there (a program, a resolv.conf) is found; a root without /tmp gets one.
 func (m *mounter) mountSystem() error {
+	if _, err := m.stat("/tmp"); err != nil {
+		if err := m.mount("/tmp", tmpfs.Name, &vfs.MountOptions{
+			GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: "mode=01777"},
+		}); err != nil {
+			return err
+		}
+	}
 	for _, s := range []struct {
 		dir, fs, data string
 		internal      any
@@ -169,8 +188,6 @@ func (m *mounter) mountSystem() error {
 		{"/dev", dev.Name, "", nil},
 		{"/dev/pts", devpts.Name, "", nil},
 		{"/dev/shm", tmpfs.Name, "mode=01777", nil},
-		{"/tmp", tmpfs.Name, "mode=01777", nil},
-		{"/run", tmpfs.Name, "mode=0755", nil},
 	} {
 		if err := m.mount(s.dir, s.fs, &vfs.MountOptions{
 			GetFilesystemOptions: vfs.GetFilesystemOptions{InternalMount: true, Data: s.data, InternalData: s.internal},
@@ -179,6 +196,11 @@ func (m *mounter) mountSystem() error {
 		}
 	}
 	return nil
+}
+
+func (m *mounter) stat(p string) (linux.Statx, error) {
+	op := &vfs.PathOperation{Root: m.root, Start: m.root, Path: fspath.Parse(p), FollowFinalSymlink: true}
+	return m.vfs.StatAt(m.ctx, m.creds, op, &vfs.StatOptions{Mask: linux.STATX_TYPE})
 }
 
 // mountReadWrite mounts host directory dir at the same path, without overlay.
