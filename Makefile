@@ -1,0 +1,52 @@
+# Everything a user or developer runs. `make run` and `make test` need root
+# (network namespaces, AF_XDP) and Go 1.21 or newer, which fetches the toolchain
+# that go.mod names.
+
+GO       ?= go
+BIN      := bin
+COMMANDS := junction_run
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Packages that boot the Sentry or drive whole programs run without the race
+# detector: the platform's assembly and the detector's memory map exclude each other.
+NORACE   := junction/libos junction/test/e2e junction/internal/bench
+
+.PHONY: all deps build run test race e2e fuzz bench lint man clean
+
+all: build
+
+deps: ## Debian packages that tests and demo need; does nothing when they are there
+	./scripts/deps.sh
+
+build: ## static binaries in bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
+
+run: deps build ## the main job: a server in an instance on its own NIC queues, a client outside
+	CGO_ENABLED=0 $(GO) run ./cmd/junction_bench demo --junction-run $(BIN)/junction_run
+
+test: deps ## all tests, unit to end-to-end
+	$(GO) vet ./...
+	$(GO) test -timeout 20m ./...
+
+race: deps ## the tests under the race detector, where it can run
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $$($(GO) list ./... | grep -vxF $(addprefix -e ,$(NORACE)))
+
+e2e: deps ## only the end-to-end tests
+	$(GO) test -timeout 20m -v ./test/e2e
+
+fuzz: ## each fuzz target for FUZZTIME
+	./scripts/fuzz.sh $(or $(FUZZTIME),30s)
+
+bench: deps build ## benchmarks: table, build/bench.json, build/bench.png
+	$(GO) test -run '^$$' -bench . -benchmem ./direct/... ./switch/... ./libos/netstack
+	CGO_ENABLED=0 $(GO) run ./cmd/junction_bench run --junction-run $(BIN)/junction_run --json build/bench.json --plot build/bench.png
+
+lint: ## gofmt, vet, staticcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+man: build ## man pages in build/man
+	$(BIN)/junction_run man build/man
+
+clean:
+	rm -rf $(BIN) build
