@@ -1,0 +1,163 @@
+package modeswitch
+
+import (
+	"fmt"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// maxFrame is the largest frame accepted: a full IPv6 payload with its headers.
+const maxFrame = header.EthernetMinimumSize + header.IPv6MinimumSize + 65535
+
+// maxView is the largest piece of a frame kept contiguous. It is one of the
+// stack's pooled sizes and leaves no room, so that the pieces are not copied
+// into each other.
+const maxView = 32 << 10
+
+// sink is where received packets go: the network endpoints of one NIC.
+// It is immutable.
+type sink struct {
+	dispatcher       stack.NetworkDispatcher
+	ipv4, ipv6, arp  stack.NetworkEndpoint
+	nic, all         tcpip.NICPacketStats
+	unknownL3, allL3 *tcpip.IntegralStatCounterMap
+}
+
+func newSink(s *stack.Stack, id tcpip.NICID, d stack.NetworkDispatcher) (*sink, error) {
+	info, ok := s.SingleNICInfo(id)
+	if !ok {
+		return nil, fmt.Errorf("NIC %d does not exist", id)
+	}
+	k := &sink{
+		dispatcher: d,
+		nic:        info.Stats.Rx, all: s.Stats().NICs.Rx,
+		unknownL3: info.Stats.UnknownL3ProtocolRcvdPacketCounts,
+		allL3:     s.Stats().NICs.UnknownL3ProtocolRcvdPacketCounts,
+	}
+	for _, p := range []struct {
+		num tcpip.NetworkProtocolNumber
+		ep  *stack.NetworkEndpoint
+	}{{ipv4.ProtocolNumber, &k.ipv4}, {ipv6.ProtocolNumber, &k.ipv6}, {arp.ProtocolNumber, &k.arp}} {
+		ep, err := s.GetNetworkEndpoint(id, p.num)
+		if err != nil {
+			return nil, fmt.Errorf("NIC %d, network protocol %#04x: %s", id, p.num, err)
+		}
+		*p.ep = ep
+	}
+	return k, nil
+}
+
+// deliver hands one received buffer, vnet header and frame, to the stack.
+// The frame is copied. ok is false when it was dropped, for the given reason.
+func (k *sink) deliver(e *Endpoint, buf []byte) (reason dropReason, ok bool) {
+	vh, frame, fits := decodeVnet(buf)
+	switch {
+	case len(frame) < header.EthernetMinimumSize:
+		return dropRxShort, false
+	case len(frame) > maxFrame:
+		return dropRxLong, false
+	case !fits:
+		return dropRxBadVnet, false
+	}
+	eth := header.Ethernet(frame)
+	kind, mine := packetType(frame, e.LinkAddress())
+	if !mine {
+		return dropRxOtherHost, false
+	}
+	proto := eth.Type()
+	ep := k.endpoint(proto)
+	k.count(len(frame) - header.EthernetMinimumSize)
+	if ep == nil {
+		k.unknownL3.Increment(uint64(proto))
+		k.allL3.Increment(uint64(proto))
+		return dropRxUnknown, false
+	}
+	pkt := newPacket(frame)
+	pkt.PktType = kind
+	pkt.NetworkProtocolNumber = proto
+	pkt.RXChecksumValidated = e.opts.Backend.RXTrusted && vh.checksumGood() && whole(proto, frame)
+	k.dispatcher.DeliverLinkPacket(proto, pkt)
+	ep.HandlePacket(pkt)
+	pkt.DecRef()
+	return 0, true
+}
+
+func (k *sink) endpoint(proto tcpip.NetworkProtocolNumber) stack.NetworkEndpoint {
+	switch proto {
+	case ipv4.ProtocolNumber:
+		return k.ipv4
+	case ipv6.ProtocolNumber:
+		return k.ipv6
+	case arp.ProtocolNumber:
+		return k.arp
+	}
+	return nil
+}
+
+// count does for the NIC's statistics what its own receive entry would do.
+func (k *sink) count(bytes int) {
+	k.nic.Packets.Increment()
+	k.nic.Bytes.IncrementBy(uint64(bytes))
+	k.all.Packets.Increment()
+	k.all.Bytes.IncrementBy(uint64(bytes))
+}
+
+// packetType classifies a frame by its destination address; mine is false
+// when it is another station's.
+func packetType(frame []byte, me tcpip.LinkAddress) (t tcpip.PacketType, mine bool) {
+	switch dst := frame[:header.EthernetAddressSize]; {
+	case string(dst) == string(me):
+		return tcpip.PacketHost, true
+	case string(dst) == string(header.EthernetBroadcastAddress):
+		return tcpip.PacketBroadcast, true
+	case dst[0]&1 != 0:
+		return tcpip.PacketMulticast, true
+	}
+	return tcpip.PacketOtherHost, false
+}
+
+// whole reports whether a device's word on the transport checksum holds for
+// the packet: the stack takes it for the IPv4 header's checksum too and, for a
+// fragment, for all of the reassembled datagram.
+func whole(proto tcpip.NetworkProtocolNumber, frame []byte) bool {
+	b := frame[header.EthernetMinimumSize:]
+	switch proto {
+	case ipv4.ProtocolNumber:
+		h := header.IPv4(b)
+		return h.IsValid(len(b)) && !h.More() && h.FragmentOffset() == 0 && h.IsChecksumValid()
+	case ipv6.ProtocolNumber:
+		if len(b) < header.IPv6MinimumSize {
+			return false
+		}
+		next := header.IPv6(b).TransportProtocol()
+		return next == header.TCPProtocolNumber || next == header.UDPProtocolNumber
+	}
+	return false
+}
+
+// newPacket copies a frame into a packet of pooled memory and consumes its
+// Ethernet header.
+func newPacket(frame []byte) *stack.PacketBuffer {
+	var payload buffer.Buffer
+	for rest := frame; len(rest) > 0; {
+		n := min(len(rest), maxView)
+		// Append fails only when it must copy; see maxView.
+		_ = payload.Append(buffer.NewViewWithData(rest[:n]))
+		rest = rest[n:]
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: payload})
+	pkt.LinkHeader().Consume(header.EthernetMinimumSize)
+	return pkt
+}
+
+// ParseHeader implements stack.LinkEndpoint.
+func (*Endpoint) ParseHeader(pkt *stack.PacketBuffer) bool {
+	_, ok := pkt.LinkHeader().Consume(header.EthernetMinimumSize)
+	return ok
+}

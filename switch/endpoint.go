@@ -1,0 +1,211 @@
+package modeswitch
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// Options configures an Endpoint.
+type Options struct {
+	// Backend is what lies below. The caller keeps it open until Close has
+	// returned, and closes it then.
+	Backend Backend
+	// Batch is how many frames a queue is asked for at once. Default 64.
+	Batch int
+	// Spin is how long a queue's goroutine looks for further frames before it
+	// sleeps. 0 means that it sleeps at once.
+	Spin time.Duration
+}
+
+const defaultBatch = 64
+
+// Endpoint is the link endpoint of an instance's NIC.
+//
+// Create the NIC with it and with QDisc, configure addresses and routes, then
+// call Start. Received frames go straight to the network protocols' endpoints
+// of that NIC, because the NIC's own entry would replace what is known of each
+// frame's checksum by one constant for all.
+type Endpoint struct {
+	opts   Options
+	queues []*queue
+	gso    bool
+
+	addr    atomic.Pointer[tcpip.LinkAddress]
+	mtu     atomic.Uint32
+	stopped atomic.Bool
+	workers sync.WaitGroup
+
+	mu sync.Mutex
+	// +checklocks:mu
+	dispatcher stack.NetworkDispatcher
+	// +checklocks:mu
+	started bool
+	// +checklocks:mu
+	onClose func()
+}
+
+var (
+	_ stack.LinkEndpoint = (*Endpoint)(nil)
+	_ stack.GSOEndpoint  = (*Endpoint)(nil)
+)
+
+// New makes an endpoint over a back end. Nothing is received before Start.
+func New(opts Options) (*Endpoint, error) {
+	if err := opts.Backend.validate(); err != nil {
+		return nil, err
+	}
+	if opts.Batch < 0 || opts.Spin < 0 {
+		return nil, fmt.Errorf("batch %d and spin %v must not be negative", opts.Batch, opts.Spin)
+	}
+	if opts.Batch == 0 {
+		opts.Batch = defaultBatch
+	}
+	e := &Endpoint{opts: opts, gso: opts.Backend.TXChecksum && opts.Backend.GSOMax > 0}
+	addr := tcpip.LinkAddress(opts.Backend.MAC)
+	e.addr.Store(&addr)
+	e.mtu.Store(uint32(opts.Backend.MTU))
+	for _, q := range opts.Backend.Queues {
+		e.queues = append(e.queues, &queue{Queue: q})
+	}
+	return e, nil
+}
+
+// Errors of Start.
+var (
+	ErrNotAttached = errors.New("the endpoint belongs to no NIC, or to a removed one")
+	ErrStarted     = errors.New("the endpoint has been started already")
+)
+
+// Start begins to receive for the NIC id of s, which must have been created
+// with this endpoint.
+func (e *Endpoint) Start(s *stack.Stack, id tcpip.NICID) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.dispatcher == nil || e.stopped.Load() {
+		return ErrNotAttached
+	}
+	if e.started {
+		return ErrStarted
+	}
+	sink, err := newSink(s, id, e.dispatcher)
+	if err != nil {
+		return err
+	}
+	e.started = true
+	for _, q := range e.queues {
+		r := &receiver{e: e, q: q, sink: sink, batch: make([][]byte, e.opts.Batch)}
+		e.workers.Go(r.run)
+	}
+	return nil
+}
+
+// stop makes the receiving goroutines end soon.
+func (e *Endpoint) stop() {
+	e.stopped.Store(true)
+	for _, q := range e.queues {
+		q.Wake()
+	}
+}
+
+// Attach implements stack.LinkEndpoint. It never blocks: the stack calls it
+// with locks held that a receiving goroutine may want.
+func (e *Endpoint) Attach(d stack.NetworkDispatcher) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.dispatcher = d
+	if d == nil {
+		e.stop()
+	}
+}
+
+// IsAttached implements stack.LinkEndpoint.
+func (e *Endpoint) IsAttached() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.dispatcher != nil
+}
+
+// Wait implements stack.LinkEndpoint and does nothing: Stack.Wait calls it
+// with the stack's lock held, which a receiving goroutine may be waiting for.
+// Close, which the stack calls afterwards without locks, waits.
+func (*Endpoint) Wait() {}
+
+// Close implements stack.LinkEndpoint: it ends the receiving goroutines and
+// waits for them, and refuses packets from then on. It may be called more than
+// once, but not from a receiving goroutine or with a lock of the stack held.
+func (e *Endpoint) Close() {
+	e.stop()
+	e.mu.Lock()
+	action := e.onClose
+	e.onClose = nil
+	e.mu.Unlock()
+	e.workers.Wait()
+	for _, q := range e.queues {
+		q.close()
+	}
+	if action != nil {
+		action()
+	}
+}
+
+// SetOnCloseAction implements stack.LinkEndpoint.
+func (e *Endpoint) SetOnCloseAction(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.onClose = f
+}
+
+// MTU implements stack.LinkEndpoint.
+func (e *Endpoint) MTU() uint32 { return e.mtu.Load() }
+
+// SetMTU implements stack.LinkEndpoint. An MTU that the device cannot carry
+// leaves it as it is.
+func (e *Endpoint) SetMTU(mtu uint32) {
+	if mtu >= MinMTU && mtu <= uint32(e.opts.Backend.MTU) {
+		e.mtu.Store(mtu)
+	}
+}
+
+// LinkAddress implements stack.LinkEndpoint.
+func (e *Endpoint) LinkAddress() tcpip.LinkAddress { return *e.addr.Load() }
+
+// SetLinkAddress implements stack.LinkEndpoint.
+func (e *Endpoint) SetLinkAddress(addr tcpip.LinkAddress) { e.addr.Store(&addr) }
+
+// MaxHeaderLength implements stack.LinkEndpoint.
+func (*Endpoint) MaxHeaderLength() uint16 { return header.EthernetMinimumSize }
+
+// ARPHardwareType implements stack.LinkEndpoint.
+func (*Endpoint) ARPHardwareType() header.ARPHardwareType { return header.ARPHardwareEther }
+
+// Capabilities implements stack.LinkEndpoint. Checksum capabilities are left
+// out on purpose: received frames carry their own word on it (see Endpoint),
+// and a stack told that the device makes checksums would leave them out of
+// datagrams in fragments too, which no device completes. TCP segments get
+// partial checksums through GSO.
+func (*Endpoint) Capabilities() stack.LinkEndpointCapabilities {
+	return stack.CapabilityResolutionRequired
+}
+
+// GSOMaxSize implements stack.GSOEndpoint.
+func (e *Endpoint) GSOMaxSize() uint32 {
+	if e.gso {
+		return uint32(e.opts.Backend.GSOMax)
+	}
+	return 0
+}
+
+// SupportedGSO implements stack.GSOEndpoint.
+func (e *Endpoint) SupportedGSO() stack.SupportedGSO {
+	if e.gso {
+		return stack.HostGSOSupported
+	}
+	return stack.GSONotSupported
+}

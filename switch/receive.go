@@ -1,0 +1,83 @@
+package modeswitch
+
+import (
+	"runtime"
+	"time"
+)
+
+// receiver is the goroutine that empties one queue.
+type receiver struct {
+	e     *Endpoint
+	q     *queue
+	sink  *sink
+	batch [][]byte
+	// count collects a batch's counts, merged once per batch.
+	count counters
+}
+
+// run receives until the endpoint is stopped or the queue fails.
+func (r *receiver) run() {
+	var idle idleTimer
+	for !r.e.stopped.Load() {
+		n, err := r.q.Receive(r.batch)
+		if n > 0 {
+			r.handle(r.batch[:n])
+			r.q.Release()
+			idle.reset()
+		}
+		if err != nil {
+			return
+		}
+		if n > 0 || idle.spin(r.e.opts.Spin) {
+			continue
+		}
+		r.count.wakes++
+		r.merge()
+		if r.q.Wait() != nil {
+			return
+		}
+		idle.reset()
+	}
+}
+
+func (r *receiver) handle(frames [][]byte) {
+	r.count.calls++
+	for _, f := range frames {
+		r.count.packets++
+		r.count.bytes += uint64(max(0, len(f)-VnetHdrLen))
+		if reason, ok := r.sink.deliver(r.e, f); ok {
+			r.count.passed++
+		} else {
+			r.count.drops[reason]++
+		}
+	}
+	r.merge()
+}
+
+func (r *receiver) merge() {
+	r.q.rxMu.Lock()
+	r.q.rx.add(&r.count)
+	r.q.rxMu.Unlock()
+	r.count = counters{}
+}
+
+// idleTimer measures how long a queue has been found empty.
+type idleTimer struct{ since time.Time }
+
+func (t *idleTimer) reset() { t.since = time.Time{} }
+
+// spin yields and returns true as long as less than d has passed since the
+// first call after reset.
+func (t *idleTimer) spin(d time.Duration) bool {
+	if d <= 0 {
+		return false
+	}
+	now := time.Now()
+	if t.since.IsZero() {
+		t.since = now
+	} else if now.Sub(t.since) >= d {
+		return false
+	}
+	runtime.Gosched()
+	return true
+}

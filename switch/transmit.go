@@ -1,0 +1,164 @@
+package modeswitch
+
+import (
+	"errors"
+	"net"
+	"runtime"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// fullRetries is how often a packet is offered again to a queue that is full,
+// each time after a flush. The stack must not block here.
+const fullRetries = 8
+
+// queue is one queue of the back end with its locks, counters and scratch space.
+type queue struct {
+	Queue
+
+	rxMu sync.Mutex
+	// +checklocks:rxMu
+	rx counters
+
+	txMu sync.Mutex
+	// +checklocks:txMu
+	tx counters
+	// flushing: somebody is about to flush; who finds it set need not.
+	// +checklocks:txMu
+	flushing bool
+	// +checklocks:txMu
+	closed bool
+	// hdr and parts describe the packet being sent; kept to save allocations.
+	// +checklocks:txMu
+	hdr [VnetHdrLen]byte
+	// +checklocks:txMu
+	parts [][]byte
+}
+
+func (q *queue) close() {
+	q.txMu.Lock()
+	defer q.txMu.Unlock()
+	q.closed = true
+}
+
+// AddHeader implements stack.LinkEndpoint.
+func (*Endpoint) AddHeader(pkt *stack.PacketBuffer) {
+	eth := header.Ethernet(pkt.LinkHeader().Push(header.EthernetMinimumSize))
+	eth.Encode(&header.EthernetFields{
+		SrcAddr: pkt.EgressRoute.LocalLinkAddress,
+		DstAddr: pkt.EgressRoute.RemoteLinkAddress,
+		Type:    pkt.NetworkProtocolNumber,
+	})
+}
+
+// WritePackets implements stack.LinkEndpoint. It returns how many packets were
+// taken; the packet after them is the one that the error is about.
+func (e *Endpoint) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
+	for i, pkt := range pkts.AsSlice() {
+		if err := e.writePacket(pkt); err != nil {
+			return i, err
+		}
+	}
+	return pkts.Len(), nil
+}
+
+// QDisc returns the queueing discipline to create the NIC with. It passes
+// packets on as they come, without the list, and its allocation, that the
+// stack's default wraps around each.
+func (e *Endpoint) QDisc() stack.QueueingDiscipline { return (*passThrough)(e) }
+
+type passThrough Endpoint
+
+// WritePacket implements stack.QueueingDiscipline.
+func (p *passThrough) WritePacket(pkt *stack.PacketBuffer) tcpip.Error {
+	return (*Endpoint)(p).writePacket(pkt)
+}
+
+// Close implements stack.QueueingDiscipline.
+func (*passThrough) Close() {}
+
+func (e *Endpoint) writePacket(pkt *stack.PacketBuffer) tcpip.Error {
+	q := e.queues[0]
+	if n := uint32(len(e.queues)); n > 1 {
+		q = e.queues[flowHash(pkt)%n]
+	}
+	q.txMu.Lock()
+	reason, err := q.send(pkt, e.opts.Backend.MTU)
+	if err != nil {
+		q.tx.drops[reason]++
+		q.txMu.Unlock()
+		return err
+	}
+	if q.flushing {
+		q.txMu.Unlock()
+		return nil
+	}
+	q.flushing = true
+	q.txMu.Unlock()
+	// Others that are ready to send get the chance to, so that one kick serves all.
+	runtime.Gosched()
+	q.txMu.Lock()
+	q.flushing = false
+	q.flush()
+	q.txMu.Unlock()
+	return nil
+}
+
+// send offers one packet to the device.
+//
+// +checklocks:q.txMu
+func (q *queue) send(pkt *stack.PacketBuffer, mtu int) (dropReason, tcpip.Error) {
+	size := pkt.Size()
+	q.tx.packets++
+	q.tx.bytes += uint64(size)
+	if q.closed {
+		return dropTxClosed, &tcpip.ErrClosedForSend{}
+	}
+	encodeVnet(&q.hdr, pkt)
+	if size > mtu+header.EthernetMinimumSize && q.hdr[1] == vnetGSONone {
+		return dropTxLong, &tcpip.ErrMessageTooLong{}
+	}
+	q.gather(pkt)
+	err := q.Transmit(&q.hdr, q.parts)
+	for try := 0; err != nil && !errors.Is(err, net.ErrClosed) && try < fullRetries; try++ {
+		q.flush()
+		err = q.Transmit(&q.hdr, q.parts)
+	}
+	clear(q.parts)
+	switch {
+	case err == nil:
+		q.tx.passed++
+		return 0, nil
+	case errors.Is(err, net.ErrClosed):
+		return dropTxClosed, &tcpip.ErrClosedForSend{}
+	}
+	return dropTxFull, &tcpip.ErrNoBufferSpace{}
+}
+
+// gather collects the packet's pieces in q.parts.
+//
+// +checklocks:q.txMu
+func (q *queue) gather(pkt *stack.PacketBuffer) {
+	q.parts = q.parts[:0]
+	views, skip := pkt.AsViewList()
+	for v := views.Front(); v != nil; v = v.Next() {
+		b := v.AsSlice()
+		if skip >= len(b) {
+			skip -= len(b)
+			continue
+		}
+		q.parts = append(q.parts, b[skip:])
+		skip = 0
+	}
+}
+
+// flush kicks the device. An error shows again in the next Transmit.
+//
+// +checklocks:q.txMu
+func (q *queue) flush() {
+	q.tx.calls++
+	_ = q.Flush()
+}
