@@ -50,7 +50,7 @@ func (c *Cmd) Start() error {
 	}
 	c.ns.mu.Lock()
 	defer c.ns.mu.Unlock()
-	if c.ns.closed {
+	if c.ns.thread == nil {
 		return ErrClosed
 	}
 	var err error

@@ -43,12 +43,12 @@ func (l *Lab) build(o Options) error {
 	if err := l.makeLinks(o); err != nil {
 		return err
 	}
-	for _, a := range o.ClientAddrs {
-		if err := l.Client.AddAddr(ClientNIC, a); err != nil {
+	if o.Bridge {
+		if err := bridge(l.Server, o); err != nil {
 			return err
 		}
 	}
-	return nil
+	return address(l.Client, o)
 }
 
 func (l *Lab) makeNamespaces(o Options) (err error) {
@@ -94,6 +94,9 @@ func (l *Lab) Namespaces() []*Namespace {
 func (l *Lab) Close() error {
 	l.closeOnce.Do(func() {
 		var errs []error
+		for _, n := range l.Namespaces() {
+			errs = append(errs, n.kill())
+		}
 		for _, n := range l.Namespaces() {
 			errs = append(errs, n.close())
 		}

@@ -147,17 +147,15 @@ func sweepNamespaces(lab string) error {
 // sweepNamespace removes a dead owner's namespace. After a reboot its name may
 // be an ordinary file.
 func sweepNamespace(path string) error {
-	n := &Namespace{name: filepath.Base(path), handle: netns.None()}
 	id, ok := namespaceID(path)
 	if !ok {
 		return unnameNamespace(path)
 	}
-	n.id = id
 	h, err := netns.GetFromPath(path)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
 	}
-	n.handle = h
+	n := &Namespace{name: filepath.Base(path), id: id, handle: h}
 	return n.close()
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
@@ -54,8 +55,10 @@ func (e end) raise(o Options) error {
 			return err
 		}
 	}
-	if err := e.ns.quiet(e.name); err != nil {
-		return err
+	if o.MTU >= minMTU6 { // else the link has no IPv6 at all
+		if err := e.ns.quiet(e.name); err != nil {
+			return err
+		}
 	}
 	return e.ns.up(e.name)
 }
@@ -169,6 +172,14 @@ func (n *Namespace) Links() (names []string, err error) {
 		return nil
 	})
 	return names, err
+}
+
+// added names the links that were not there when the namespace was made.
+func (n *Namespace) added() ([]string, error) {
+	all, err := n.Links()
+	return slices.DeleteFunc(all, func(name string) bool {
+		return slices.Contains(n.builtin, name)
+	}), err
 }
 
 // deleteLinks deletes the links that can be deleted, so that none waits for the

@@ -22,26 +22,29 @@ var ErrClosed = errors.New("lab: closed")
 // Namespace is a named network namespace. Its methods may be called from any
 // goroutine until the lab is closed.
 type Namespace struct {
-	name   string
-	handle netns.NsHandle
-	id     string // as /proc/PID/ns/net shows it, "net:[4026532000]"
-	thread *thread
+	name    string
+	id      string   // as /proc/PID/ns/net shows it, "net:[4026532000]"
+	builtin []string // links that every namespace has
+	thread  *thread
 
 	mu      sync.Mutex
-	closed  bool   // guarded by mu
-	started []*Cmd // guarded by mu
+	closed  bool           // guarded by mu
+	handle  netns.NsHandle // guarded by mu; changes only in close
+	started []*Cmd         // guarded by mu
 }
 
 // newNamespace makes a named namespace with its loopback up.
 func newNamespace(name string) (*Namespace, error) {
 	n := &Namespace{name: name, handle: netns.None()}
 	var err error
-	n.thread, err = newThread(n.enterNew)
-	if err == nil {
+	if n.thread, err = newThread(n.enterNew); err != nil {
+		return nil, fmt.Errorf("lab: namespace %s: %w", name, err)
+	}
+	if n.builtin, err = n.Links(); err == nil {
 		err = n.up("lo")
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lab: namespace %s: %w", name, err), n.close())
+		return nil, errors.Join(err, n.close())
 	}
 	return n, nil
 }
@@ -60,9 +63,12 @@ func (n *Namespace) enterNew() error {
 		return fmt.Errorf("open the namespace: %w", err)
 	}
 	if err := nameNamespace(n.Path()); err != nil {
-		return err
+		return errors.Join(err, n.handle.Close())
 	}
-	return ownSysfs()
+	if err := ownSysfs(); err != nil {
+		return errors.Join(err, unnameNamespace(n.Path()), n.handle.Close())
+	}
+	return nil
 }
 
 // Name is what `ip netns exec NAME` takes.
@@ -82,7 +88,7 @@ func (n *Namespace) Do(f func() error) (err error) {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("lab: open the current namespace: %w", err)
 	}
-	if err := netns.Set(n.handle); err != nil {
+	if err := n.enter(); err != nil {
 		runtime.UnlockOSThread()
 		return errors.Join(fmt.Errorf("lab: enter %s: %w", n.name, err), before.Close())
 	}
@@ -96,6 +102,16 @@ func (n *Namespace) Do(f func() error) (err error) {
 		err = errors.Join(err, back, before.Close())
 	}()
 	return f()
+}
+
+// enter moves the calling thread into the namespace.
+func (n *Namespace) enter() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return ErrClosed
+	}
+	return netns.Set(n.handle)
 }
 
 // DialContext connects to a literal address from inside the namespace. It fits
@@ -143,7 +159,7 @@ func (n *Namespace) Sysctl(key, value string) error {
 
 // netlink runs f with a netlink handle of the namespace.
 func (n *Namespace) netlink(f func(*netlink.Handle) error) error {
-	h, err := netlink.NewHandleAt(n.handle, unix.NETLINK_ROUTE)
+	h, err := n.openNetlink()
 	if err != nil {
 		return fmt.Errorf("lab: netlink in %s: %w", n.name, err)
 	}
@@ -151,29 +167,51 @@ func (n *Namespace) netlink(f func(*netlink.Handle) error) error {
 	return f(h)
 }
 
+func (n *Namespace) openNetlink() (*netlink.Handle, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, ErrClosed
+	}
+	return netlink.NewHandleAt(n.handle, unix.NETLINK_ROUTE)
+}
+
 // close kills what runs in the namespace, deletes its links and removes it.
 func (n *Namespace) close() error {
-	n.mu.Lock()
-	already := n.closed
-	n.closed = true
-	started := n.started
-	n.started = nil
-	n.mu.Unlock()
-	if already {
+	if n.isClosed() {
 		return nil
 	}
-	var errs []error
-	if n.thread != nil {
-		n.thread.stop() // its programs get SIGKILL now
+	return errors.Join(n.kill(), n.deleteLinks(), n.remove())
+}
+
+func (n *Namespace) isClosed() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.closed
+}
+
+// kill kills every process in the namespace, and reaps those started by this
+// one. Programs can be started no more.
+func (n *Namespace) kill() error {
+	n.mu.Lock()
+	thread, started := n.thread, n.started
+	n.thread, n.started = nil, nil
+	n.mu.Unlock()
+	if thread != nil {
+		thread.stop() // its programs get SIGKILL now
 	}
-	if n.id != "" {
-		errs = append(errs, killProcesses(n.id))
-	}
+	err := killProcesses(n.id)
 	for _, c := range started {
 		_ = c.Wait() // killed: its status says nothing
 	}
-	if n.handle.IsOpen() {
-		errs = append(errs, n.deleteLinks(), unnameNamespace(n.Path()), n.handle.Close())
-	}
-	return errors.Join(errs...)
+	return err
+}
+
+// remove takes the name away. The kernel dismantles the namespace when nothing
+// refers to it.
+func (n *Namespace) remove() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closed = true
+	return errors.Join(unnameNamespace(n.Path()), n.handle.Close())
 }
