@@ -23,7 +23,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sighandling"
-	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	tcpip "junction/libos/netstack"
 
 	// The other socket families that programs may open.
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink"
@@ -137,12 +138,9 @@ type stackCreator struct {
 
 // CreateStack implements inet.NetworkStackCreator.CreateStack.
 func (c *stackCreator) CreateStack() (inet.Stack, error) {
-	s, err := newIsolatedStack()
+	network, err := tcpip.New(tcpip.Options{})
 	if err != nil {
 		return nil, err
 	}
-	return netstack.NewStack(s, c.k.UniqueID()), nil
+	return netstack.NewStack(network.Stack(), c.k.UniqueID()), nil
 }
-
-// newIsolatedStack is replaced by the network package's loopback-only stack.
-var newIsolatedStack func() (*stack.Stack, error)
