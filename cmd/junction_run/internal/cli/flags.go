@@ -1,0 +1,121 @@
+package cli
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// enums are the flags that take one of a few words, which completion offers.
+var enums = map[string][]string{
+	"mode":      {"direct", "none"},
+	"driver":    {"afxdp", "tap"},
+	"engine":    {"auto", "systrap"},
+	"log":       {"text", "json"},
+	"log-level": {"debug", "info", "warn", "error"},
+	"stats":     {"text", "json"},
+}
+
+// notYet are words that a later version will take, and what to use until then.
+var notYet = map[string]string{
+	"mode server":   "this version has no network server; use --mode direct --nic IF",
+	"engine inproc": "this version cannot execute programs in its own address space; use --engine systrap",
+}
+
+// flags holds what the flags say; each is checked by itself while it is parsed.
+type flags struct {
+	set *pflag.FlagSet
+
+	mode, nic, driver string
+	queues            int
+	prefixes          []netip.Prefix
+	gateways          []netip.Addr
+	mtu               int
+	spin              time.Duration
+	pcap              string
+
+	name, engine, cwd, root string
+	kthreads                int
+	env, rw                 []string
+	uid, gid                uint32
+
+	strace, check, json bool
+	logFormat           string
+	logLevel            slog.Level
+	stats               string
+}
+
+// register defines the flags, in groups as in the help.
+func (f *flags) register(fs *pflag.FlagSet) {
+	f.set = fs
+	fs.SortFlags = false
+	f.registerNetwork(fs)
+	f.registerProgram(fs)
+	f.registerOutput(fs)
+}
+
+func (f *flags) registerNetwork(fs *pflag.FlagSet) {
+	word(fs, &f.mode, "mode", "WORD", "direct (NIC queues of its own) or none (loopback only); default: direct with --nic, else none")
+	option(fs, "nic", "IF[:QUEUES]", "NIC to take queues of, and how many; default: all", f.setNIC)
+	word(fs, &f.driver, "driver", "WORD", "afxdp or tap; default: the better one that the NIC allows")
+	option(fs, "ip", "CIDR", "address with its prefix length, IPv4 or IPv6; repeatable", f.addPrefix)
+	option(fs, "gateway", "ADDR", "default router; repeatable, one for each IP version", f.addGateway)
+	option(fs, "mtu", "BYTES", "largest IP packet; default: the NIC's", number(&f.mtu, minMTU, maxMTU))
+	option(fs, "spin", "DURATION", "how long to look for packets before sleeping, such as 50us; default: not at all", f.setSpin)
+	option(fs, "pcap", "FILE", "write the instance's packets to a file", path(&f.pcap))
+}
+
+func (f *flags) registerProgram(fs *pflag.FlagSet) {
+	option(fs, "name", "NAME", "the instance's name, the program's host name; default: the program's", f.setName)
+	option(fs, "kthreads", "N", "most processors that the program sees and uses at once; default: all", number(&f.kthreads, 1, 4096))
+	word(fs, &f.engine, "engine", "WORD", "how program code is executed: auto or systrap; default: auto")
+	option(fs, "env", "KEY=VALUE", "environment variable for the program, beside the caller's; repeatable", f.addEnv)
+	option(fs, "cwd", "DIR", "working directory in the instance; default: the caller's, or / with --rootfs", path(&f.cwd))
+	option(fs, "uid", "ID", "the program's user in the instance; default: the caller's", id(&f.uid))
+	option(fs, "gid", "ID", "the program's group in the instance; default: the caller's", id(&f.gid))
+	option(fs, "rw", "DIR", "host directory whose changes are written through; repeatable", f.addReadWrite)
+	option(fs, "rootfs", "DIR", "host directory that becomes the instance's root; default: /", path(&f.root))
+}
+
+func (f *flags) registerOutput(fs *pflag.FlagSet) {
+	fs.BoolVar(&f.strace, "strace", false, "log the program's system calls")
+	word(fs, &f.logFormat, "log", "WORD", "form of messages on standard error, text or json; default: text")
+	option(fs, "log-level", "LEVEL", "least level of messages: debug, info, warn or error; default: warn", f.setLogLevel)
+	word(fs, &f.stats, "stats", "WORD", "print what was used and dropped to standard error at the end, as text or json")
+	fs.Lookup("stats").NoOptDefVal = "text"
+	fs.BoolVar(&f.check, "check", false, "print what this host offers, then exit")
+	fs.BoolVar(&f.json, "json", false, "print --check and errors as JSON")
+}
+
+// value is a flag whose text a function checks and stores.
+type value struct {
+	meta string // what the value is, for the help
+	set  func(string) error
+}
+
+func (v value) Set(s string) error { return v.set(s) }
+func (v value) Type() string       { return v.meta }
+func (value) String() string       { return "" } // defaults are in the help's text
+
+func option(fs *pflag.FlagSet, name, meta, usage string, set func(string) error) {
+	fs.Var(value{meta, set}, name, usage)
+}
+
+// word defines a flag that takes one of enums[name].
+func word(fs *pflag.FlagSet, to *string, name, meta, usage string) {
+	option(fs, name, meta, usage, func(s string) error {
+		if why := notYet[name+" "+s]; why != "" {
+			return fmt.Errorf("not built yet: %s", why)
+		}
+		if !slices.Contains(enums[name], s) {
+			return fmt.Errorf("accepted: %s", strings.Join(enums[name], ", "))
+		}
+		*to = s
+		return nil
+	})
+}

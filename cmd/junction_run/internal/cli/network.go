@@ -1,0 +1,118 @@
+package cli
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"junction/internal/config"
+)
+
+// spinOfConfig is how long the receive loop looks for packets when the
+// configuration asks for spinning kthreads: several times what it costs to
+// wake a sleeping thread on another processor (about 9 µs).
+const spinOfConfig = 50 * time.Microsecond
+
+// network settles mode, NIC and addresses.
+func (f *flags) network(s *Settings, cfg *config.Config, host Host) error {
+	s.Mode = Mode(f.mode)
+	if s.Mode == "" {
+		s.Mode = ModeNone
+		if f.nic != "" {
+			s.Mode = ModeDirect
+		}
+	}
+	if s.Mode == ModeNone {
+		return f.noNetwork(s, cfg)
+	}
+	if f.nic == "" {
+		return usagef("--mode direct needs a NIC: add --nic IF; %s", describeNICs(host.NICs()))
+	}
+	s.NIC, s.Queues, s.Driver = f.nic, f.queues, f.driver
+	s.MAC, s.Neighbours = cfg.HostMAC.V, cfg.StaticARP
+	if s.MTU = f.mtu; s.MTU == 0 {
+		s.MTU = cfg.HostMTU.V
+	}
+	switch {
+	case f.set.Changed("spin"):
+		s.Spin = f.spin
+	case cfg.SpinningKthreads.V > 0:
+		s.Spin = spinOfConfig
+	}
+	f.addresses(s, cfg)
+	return checkAddresses(s)
+}
+
+// noNetwork refuses flags that need a NIC. A file's settings may stand: the
+// same file serves with and without network.
+func (f *flags) noNetwork(s *Settings, cfg *config.Config) error {
+	for _, name := range []string{"nic", "driver", "ip", "gateway", "mtu", "spin", "pcap"} {
+		if !f.set.Changed(name) {
+			continue
+		}
+		if f.mode == string(ModeNone) {
+			return usagef("--%s has no meaning with --mode none; remove one of the two", name)
+		}
+		return usagef("--%s needs a NIC: add --nic IF", name)
+	}
+	if cfg.HostAddr.Set {
+		s.warn("host_addr %s is not used: without --nic IF the instance has a loopback interface only", cfg.HostAddr.V)
+	}
+	return nil
+}
+
+// addresses takes those of the flags, or else those of the file: any --ip
+// replaces the file's address, any --gateway the file's gateway.
+func (f *flags) addresses(s *Settings, cfg *config.Config) {
+	s.Prefixes, s.Gateways = f.prefixes, f.gateways
+	if len(s.Prefixes) == 0 && cfg.HostAddr.Set {
+		s.Prefixes = []netip.Prefix{netip.PrefixFrom(cfg.HostAddr.V, cfg.HostNetmask.V)}
+	}
+	is4 := func(p netip.Prefix) bool { return p.Addr().Is4() }
+	if len(s.Gateways) == 0 && cfg.HostGateway.Set && slices.ContainsFunc(s.Prefixes, is4) {
+		s.Gateways = []netip.Addr{cfg.HostGateway.V}
+	}
+}
+
+// checkAddresses checks addresses, gateways and MTU against each other.
+func checkAddresses(s *Settings) error {
+	if len(s.Prefixes) == 0 {
+		return usagef("--mode direct needs an address: add --ip CIDR, or host_addr to a configuration file")
+	}
+	for _, p := range s.Prefixes {
+		if err := checkHostPart(p); err != nil { // of the file; the flags' are checked
+			return usagef("host_addr %s: %w", p, err)
+		}
+		if p.Addr().Is6() && s.MTU != 0 && s.MTU < minMTU6 {
+			return usagef("MTU %d is too small for IPv6 address %s: IPv6 needs %d", s.MTU, p.Addr(), minMTU6)
+		}
+	}
+	for _, g := range s.Gateways {
+		if err := checkGateway(s, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkGateway(s *Settings, g netip.Addr) error {
+	reached := false
+	for _, p := range s.Prefixes {
+		if p.Addr() == g {
+			return usagef("gateway %s is the instance's own address; give that of the router", g)
+		}
+		reached = reached || p.Contains(g) || g.Is6() && g.IsLinkLocalUnicast() && p.Addr().Is6()
+	}
+	if !reached {
+		return usagef("gateway %s is in none of the instance's networks %v; give an address in one of them", g, s.Prefixes)
+	}
+	return nil
+}
+
+func describeNICs(names []string) string {
+	if len(names) == 0 {
+		return "there is none here but loopback and the one with the default route, which stays the host's"
+	}
+	return "there are: " + strings.Join(names, ", ")
+}

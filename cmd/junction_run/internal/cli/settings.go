@@ -1,0 +1,76 @@
+// Package cli is the command line of junction_run: flags and configuration
+// file in, checked settings out. It opens nothing but the configuration file.
+package cli
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"junction/internal/config"
+)
+
+// Mode is how an instance reaches the network.
+type Mode string
+
+const (
+	// ModeDirect: over NIC queues of its own.
+	ModeDirect Mode = "direct"
+	// ModeNone: not at all; the instance has a loopback interface only.
+	ModeNone Mode = "none"
+)
+
+// Settings is what an instance is to be, from flags, configuration file and
+// defaults, checked as far as that is possible without opening anything.
+type Settings struct {
+	Name string // also the host name that the program sees
+	Mode Mode
+
+	NIC        string // with ModeDirect: the host's NIC
+	Queues     int    // of the NIC; 0: all
+	Driver     string // afxdp, tap, or empty for the best that the NIC allows
+	Prefixes   []netip.Prefix
+	Gateways   []netip.Addr // at most one of each IP version
+	MTU        int          // bytes; 0: the NIC's
+	MAC        net.HardwareAddr
+	Neighbours []config.Neighbour
+	Spin       time.Duration // how long the receive loop looks for frames before it sleeps
+	Pcap       string        // file for captured packets, or empty
+
+	Engine    string // systrap
+	Kthreads  int    // most processors used at once; 0: all that the host grants
+	Watchdog  bool
+	Argv      []string
+	Env       []string // KEY=VALUE
+	Cwd       string   // absolute, in the instance
+	UID, GID  uint32
+	Root      string   // absolute, on the host
+	ReadWrite []string // absolute, on the host
+
+	Strace    bool
+	LogFormat string // text or json
+	LogLevel  slog.Level
+	Stats     string // text or json, or empty for none
+
+	// Warnings are settings that have no effect, to be logged.
+	Warnings []string
+}
+
+// Host is what the command line needs to know of its surroundings.
+type Host struct {
+	Environ  []string
+	Cwd      string // absolute; empty if it cannot be told
+	UID, GID uint32
+	CPUs     int // that this process may use
+	// NICs lists what --nic accepts, for messages and completion.
+	NICs func() []string
+}
+
+// Actions are what the command line leads to.
+type Actions struct {
+	// Run runs an instance until its program ends.
+	Run func(*Settings) error
+	// Check prints what the host offers; nic may be empty.
+	Check func(nic string, json bool) error
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"junction/cmd/junction_run/internal/cli"
+	"junction/libos"
+)
+
+// report is what --stats prints when the program has ended. Its JSON form is
+// stable; schema counts incompatible changes.
+type report struct {
+	Schema         int      `json:"schema"`
+	Name           string   `json:"name"`
+	Mode           cli.Mode `json:"mode"`
+	ExitCode       int      `json:"exit_code"`
+	ElapsedSeconds float64  `json:"elapsed_seconds"`
+	libos.Stats
+}
+
+func newReport(s *cli.Settings, inst *libos.Instance, n *network, status libos.ExitStatus, elapsed time.Duration) report {
+	return report{
+		Schema:         1,
+		Name:           s.Name,
+		Mode:           s.Mode,
+		ExitCode:       status.ShellCode(),
+		ElapsedSeconds: elapsed.Seconds(),
+		Stats:          inst.Stats(),
+	}
+}
+
+// write prints r as text or json.
+func (r report) write(w io.Writer, format string) error {
+	if format == "json" {
+		return json.NewEncoder(w).Encode(r)
+	}
+	return writeTable(w, r)
+}
+
+// writeTable prints the JSON form of v as lines of names and values, nested
+// names joined by dots, so that both forms always say the same.
+func writeTable(w io.Writer, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber() // counters are printed exactly
+	var fields map[string]any
+	if err := d.Decode(&fields); err != nil {
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	writeFields(t, "", fields)
+	return t.Flush()
+}
+
+func writeFields(w io.Writer, prefix string, fields map[string]any) {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if inner, ok := fields[name].(map[string]any); ok {
+			writeFields(w, prefix+name+".", inner)
+			continue
+		}
+		fmt.Fprintf(w, "%s%s\t%v\n", prefix, name, fields[name])
+	}
+}
