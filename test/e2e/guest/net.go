@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+)
+
+func echoTCP(args []string) error {
+	l, err := net.Listen("tcp", args[0])
+	if err != nil {
+		return err
+	}
+	ready()
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer c.Close()
+			_, _ = io.Copy(c, c) // the client sees what is missing
+		}()
+	}
+}
+
+func echoUDP(args []string) error {
+	a, err := net.ResolveUDPAddr("udp", args[0])
+	if err != nil {
+		return err
+	}
+	c, err := net.ListenUDP("udp", a)
+	if err != nil {
+		return err
+	}
+	_ = c.SetReadBuffer(4 << 20) // as much as there may be
+	ready()
+	buf := make([]byte, 1<<16)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return err
+		}
+		if _, err := c.WriteToUDPAddrPort(buf[:n], from); err != nil {
+			return fmt.Errorf("%d bytes: %w", n, err)
+		}
+	}
+}
+
+// dial makes connections one after another and checks an echo on each.
+func dial(args []string) error {
+	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		if err := dialOnce(args[1], fmt.Appendf(nil, "connection %d", i)); err != nil {
+			return fmt.Errorf("connection %d of %d: %w", i+1, n, err)
+		}
+	}
+	fmt.Printf("%d connections\n", n)
+	return nil
+}
+
+func dialOnce(addr string, msg []byte) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := c.Write(msg); err != nil {
+		return err
+	}
+	got := make([]byte, len(msg))
+	if _, err := io.ReadFull(c, got); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, msg) {
+		return fmt.Errorf("got %q", got)
+	}
+	return nil
+}

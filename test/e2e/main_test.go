@@ -1,0 +1,134 @@
+// Package e2e tests junction_run from end to end: unmodified programs inside
+// instances, driven by real clients over a veth pair, and what users see of the
+// command itself: files, terminals, signals, exit codes and messages.
+//
+// The tests need root and the programs that `make deps` installs. Environment:
+//
+//	JUNCTION_RUN         the binary to test; built from the tree by default
+//	JUNCTION_E2E_ENGINE  engines to test, separated by commas; default systrap
+//	JUNCTION_E2E_DRIVER  drivers to test, separated by commas; default afxdp,tap
+package e2e
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"junction/internal/lab"
+)
+
+// Binaries under test, set by TestMain.
+var (
+	junctionRun string
+	guest       string // test/e2e/guest, programs that run inside an instance
+)
+
+// engines and drivers span the matrix.
+var (
+	engines = strings.Split(cmp.Or(os.Getenv("JUNCTION_E2E_ENGINE"), "systrap"), ",")
+	drivers = strings.Split(cmp.Or(os.Getenv("JUNCTION_E2E_DRIVER"), "afxdp,tap"), ",")
+)
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := setUp()
+	defer os.RemoveAll(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	code := m.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, "e2e: goroutines left behind:", err)
+		return 1
+	}
+	return code
+}
+
+// setUp builds what the tests need in a directory that anybody may read, and
+// clears away what killed runs have left.
+func setUp() (dir string, err error) {
+	if os.Geteuid() != 0 {
+		return "", fmt.Errorf("these tests make network namespaces: run them as root")
+	}
+	if err := lab.Sweep(); err != nil {
+		return "", err
+	}
+	if dir, err = os.MkdirTemp("", "junction-e2e-"); err != nil {
+		return "", err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return dir, err
+	}
+	guest = filepath.Join(dir, "guest")
+	if err := build(guest, "junction/test/e2e/guest"); err != nil {
+		return dir, err
+	}
+	if junctionRun = os.Getenv("JUNCTION_RUN"); junctionRun != "" {
+		junctionRun, err = filepath.Abs(junctionRun)
+		return dir, err
+	}
+	junctionRun = filepath.Join(dir, "junction_run")
+	return dir, build(junctionRun, "junction/cmd/junction_run")
+}
+
+func build(binary, pkg string) error {
+	c := exec.Command("go", "build", "-o", binary, pkg)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+	}
+	return nil
+}
+
+// need returns the path of a program that make deps installs.
+func need(t testing.TB, program string) string {
+	t.Helper()
+	// Debian's own first: version managers put shims of the same names before it.
+	for _, dir := range []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin"} {
+		if p := filepath.Join(dir, program); isExecutable(p) {
+			return p
+		}
+	}
+	t.Fatalf("%s is not installed: run make deps", program)
+	return ""
+}
+
+func isExecutable(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0
+}
+
+// variant is one point of the matrix.
+type variant struct{ engine, driver string }
+
+// matrix runs f as a subtest for each engine and driver.
+func matrix(t *testing.T, f func(t *testing.T, v variant)) {
+	for _, e := range engines {
+		for _, d := range drivers {
+			t.Run(e+"/"+d, func(t *testing.T) { f(t, variant{engine: e, driver: d}) })
+		}
+	}
+}
+
+// eachEngine runs f as a subtest for each engine.
+func eachEngine(t *testing.T, f func(t *testing.T, engine string)) {
+	for _, e := range engines {
+		t.Run(e, func(t *testing.T) { f(t, e) })
+	}
+}
+
+// skipLong skips a test that takes long when -short is given.
+func skipLong(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("long test: run without -short")
+	}
+}
