@@ -44,9 +44,9 @@ func newSink(s *stack.Stack, id tcpip.NICID, d stack.NetworkDispatcher) (*sink, 
 		num tcpip.NetworkProtocolNumber
 		ep  *stack.NetworkEndpoint
 	}{{ipv4.ProtocolNumber, &k.ipv4}, {ipv6.ProtocolNumber, &k.ipv6}, {arp.ProtocolNumber, &k.arp}} {
-		ep, err := s.GetNetworkEndpoint(id, p.num)
+		ep, err := s.GetNetworkEndpoint(id, p.num) // nil for a protocol that the stack has not
 		if err != nil {
-			return nil, fmt.Errorf("NIC %d, network protocol %#04x: %s", id, p.num, err)
+			return nil, fmt.Errorf("NIC %d: %s", id, err)
 		}
 		*p.ep = ep
 	}

@@ -15,6 +15,9 @@ import (
 // each time after a flush. The stack must not block here.
 const fullRetries = 8
 
+// maxParts is the number of pieces, after which a packet is made contiguous.
+const maxParts = 64
+
 // queue is one queue of the back end with its locks, counters and scratch space.
 type queue struct {
 	Queue
@@ -36,6 +39,8 @@ type queue struct {
 	hdr [VnetHdrLen]byte
 	// +checklocks:txMu
 	parts [][]byte
+	// +checklocks:txMu
+	linear []byte
 }
 
 func (q *queue) close() {
@@ -138,7 +143,8 @@ func (q *queue) send(pkt *stack.PacketBuffer, mtu int) (dropReason, tcpip.Error)
 	return dropTxFull, &tcpip.ErrNoBufferSpace{}
 }
 
-// gather collects the packet's pieces in q.parts.
+// gather collects the packet's pieces in q.parts. Devices take a limited
+// number, so that a packet of very many is copied together first.
 //
 // +checklocks:q.txMu
 func (q *queue) gather(pkt *stack.PacketBuffer) {
@@ -153,6 +159,15 @@ func (q *queue) gather(pkt *stack.PacketBuffer) {
 		q.parts = append(q.parts, b[skip:])
 		skip = 0
 	}
+	if len(q.parts) <= maxParts {
+		return
+	}
+	q.linear = q.linear[:0]
+	for _, b := range q.parts {
+		q.linear = append(q.linear, b...)
+	}
+	clear(q.parts)
+	q.parts = append(q.parts[:0], q.linear)
 }
 
 // flush kicks the device. An error shows again in the next Transmit.

@@ -1,0 +1,5 @@
+//go:build race
+
+package modeswitch
+
+const raceEnabled = true
