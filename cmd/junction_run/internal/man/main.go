@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra/doc"
+	"github.com/spf13/pflag"
 
 	"junction/cmd/junction_run/internal/cli"
 )
@@ -29,5 +30,11 @@ func run(args []string) error {
 	// A fixed date: the same source gives the same pages.
 	date := time.Unix(0, 0).UTC()
 	header := &doc.GenManHeader{Section: "1", Manual: "Junction", Source: "junction", Date: &date}
-	return doc.GenManTree(cli.New(cli.Host{}, "", cli.Actions{}), header, args[0])
+	cmd := cli.New(cli.Host{}, "", cli.Actions{})
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Value.Type() != "bool" {
+			f.DefValue = f.Value.Type() // a page prints the default, and no name, behind "--flag="
+		}
+	})
+	return doc.GenManTree(cmd, header, args[0])
 }
