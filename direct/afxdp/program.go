@@ -1,0 +1,139 @@
+package afxdp
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"junction/direct/internal/nic"
+)
+
+// Values of the kernel's ABI (linux/bpf.h).
+const (
+	xdpDrop            = 1
+	xdpMDRxQueueIndex  = 16 // offset of rx_queue_index in struct xdp_md
+	programName        = "junction_direct"
+	singleBufferMaxMTU = 3498 // of a veth with 4 KiB pages
+)
+
+// program is the XDP program of a device, and the map of its sockets by queue.
+type program struct {
+	sockets  *ebpf.Map
+	prog     *ebpf.Program
+	attached link.Link
+	generic  bool
+	frags    bool
+}
+
+// loadProgram loads "redirect to the socket of this queue, else drop".
+func loadProgram(queues int, frags bool) (*program, error) {
+	p := &program{frags: frags}
+	var err error
+	p.sockets, err = ebpf.NewMap(&ebpf.MapSpec{
+		Name: programName, Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: uint32(queues),
+	})
+	if err != nil {
+		return nil, nic.Denied(err, "make the XDP socket map", "CAP_BPF", "CAP_NET_ADMIN")
+	}
+	spec := &ebpf.ProgramSpec{Name: programName, Type: ebpf.XDP, License: "Apache-2.0", Instructions: asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, xdpMDRxQueueIndex, asm.Word),
+		asm.LoadMapPtr(asm.R1, p.sockets.FD()),
+		asm.Mov.Imm(asm.R3, xdpDrop), // the result if the map has no socket there
+		asm.FnRedirectMap.Call(),
+		asm.Return(),
+	}}
+	if frags {
+		spec.Flags = unix.BPF_F_XDP_HAS_FRAGS
+	}
+	if p.prog, err = ebpf.NewProgram(spec); err != nil {
+		p.close()
+		return nil, nic.Denied(err, "load the XDP program", "CAP_BPF", "CAP_NET_ADMIN")
+	}
+	return p, nil
+}
+
+// attach hangs the program on the NIC.
+func (p *program) attach(l *nic.Link, generic bool) error {
+	p.generic = generic
+	flags := link.XDPDriverMode
+	if generic {
+		flags = link.XDPGenericMode
+	}
+	var err error
+	p.attached, err = link.AttachXDP(link.XDPOptions{Program: p.prog, Interface: l.Attrs().Index, Flags: flags})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST):
+		return l.InUse(xdpHolder(l.Attrs().Index))
+	}
+	return nic.Denied(err, "attach the XDP program to "+l.Name(), "CAP_BPF", "CAP_NET_ADMIN")
+}
+
+func (p *program) set(queue, fd int) error {
+	if err := p.sockets.Put(uint32(queue), uint32(fd)); err != nil {
+		return fmt.Errorf("enter the socket of queue %d: %w", queue, err)
+	}
+	return nil
+}
+
+func (p *program) close() {
+	if p.attached != nil {
+		_ = p.attached.Close()
+	}
+	if p.prog != nil {
+		_ = p.prog.Close()
+	}
+	_ = p.sockets.Close()
+}
+
+// xdpHolder returns a process that holds the bpf_link on the NIC; 0 if none
+// can be found.
+func xdpHolder(ifindex int) int {
+	links := new(link.Iterator)
+	defer links.Close()
+	for links.Next() {
+		info, err := links.Link.Info()
+		if err != nil || info.XDP() == nil || int(info.XDP().Ifindex) != ifindex {
+			continue
+		}
+		return nic.HolderByFDInfo("link_id", strconv.Itoa(int(info.ID)))
+	}
+	return 0
+}
+
+// attachBest attaches natively if the driver can, else generically.
+func attachBest(l *nic.Link, queues int) (*program, error) {
+	jumbo := l.Attrs().MTU > singleBufferMaxMTU
+	var reasons []string
+	for _, try := range []struct{ generic, frags bool }{{false, jumbo}, {true, true}, {true, false}} {
+		if jumbo && !try.frags {
+			break
+		}
+		p, err := loadProgram(queues, try.frags)
+		if err == nil {
+			if err = p.attach(l, try.generic); err == nil {
+				if try.generic {
+					l.Warn("native XDP not available, using generic: %s", strings.Join(reasons, "; "))
+				}
+				return p, nil
+			}
+			p.close()
+		}
+		if errors.Is(err, nic.ErrInUse) || errors.Is(err, nic.ErrPermission) {
+			return nil, err
+		}
+		reasons = append(reasons, err.Error())
+	}
+	if jumbo {
+		return nil, nic.MTUError(l.Name(), l.Attrs().MTU, singleBufferMaxMTU,
+			"AF_XDP would need multi-buffer XDP ("+strings.Join(reasons, "; ")+"); lower the NIC's MTU or use the tap driver")
+	}
+	return nil, fmt.Errorf("%w: AF_XDP on %s: %s", nic.ErrUnsupported, l.Name(), strings.Join(reasons, "; "))
+}

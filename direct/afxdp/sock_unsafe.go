@@ -1,0 +1,100 @@
+package afxdp
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Invariants of this file:
+//   - A mapping stays mapped, at the same address, until its free; detach
+//     exchanges the pages behind it, never the addresses. Slices and pointers
+//     into it are therefore always safe to use before free.
+//   - free is called by the garbage collector's cleanup of the Queue that
+//     holds all such slices and pointers, so none is left.
+//   - Structures passed to the kernel have its layout (golang.org/x/sys/unix,
+//     linux/if_xdp.h) and outlive the system call.
+
+// mapping is a range of mapped memory.
+type mapping struct {
+	addr unsafe.Pointer
+	size uintptr
+}
+
+const readWrite = unix.PROT_READ | unix.PROT_WRITE
+
+// mapAnonymous maps size bytes of zeros.
+func mapAnonymous(size uintptr) (mapping, error) {
+	addr, err := unix.MmapPtr(-1, 0, nil, size, readWrite, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	return mapping{addr, size}, err
+}
+
+// detach puts untouched pages of zeros in the place of the mapping's, which
+// gives up what was mapped while concurrent accesses stay harmless.
+func (m mapping) detach() {
+	if m.addr == nil {
+		return
+	}
+	_, err := unix.MmapPtr(-1, 0, m.addr, m.size, readWrite,
+		unix.MAP_FIXED|unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		panic(fmt.Sprintf("afxdp: replace own mapping: %v", err)) // cannot fail on a range we own
+	}
+}
+
+func (m mapping) free() {
+	if m.addr != nil {
+		_ = unix.MunmapPtr(m.addr, m.size)
+	}
+}
+
+func (m mapping) bytes() []byte { return unsafe.Slice((*byte)(m.addr), m.size) }
+
+// mapRing maps the ring of n entries that the socket has at page offset pgoff.
+func mapRing[T any](fd int, pgoff int64, off *unix.XDPRingOffset, n uint32) (ring[T], mapping, error) {
+	var entry T
+	size := uintptr(off.Desc) + uintptr(n)*unsafe.Sizeof(entry)
+	addr, err := unix.MmapPtr(fd, pgoff, nil, size, readWrite, unix.MAP_SHARED|unix.MAP_POPULATE)
+	if err != nil {
+		return ring[T]{}, mapping{}, fmt.Errorf("map an AF_XDP ring: %w", err)
+	}
+	s := shared{
+		producer: (*uint32)(unsafe.Add(addr, off.Producer)),
+		consumer: (*uint32)(unsafe.Add(addr, off.Consumer)),
+		flags:    (*uint32)(unsafe.Add(addr, off.Flags)),
+	}
+	return newRing(s, unsafe.Slice((*T)(unsafe.Add(addr, off.Desc)), n)), mapping{addr, size}, nil
+}
+
+func ringOffsets(fd int) (off unix.XDPMmapOffsets, err error) {
+	return off, getsockopt(fd, unix.XDP_MMAP_OFFSETS, unsafe.Pointer(&off), unsafe.Sizeof(off))
+}
+
+func statistics(fd int) (s unix.XDPStatistics, err error) {
+	return s, getsockopt(fd, unix.XDP_STATISTICS, unsafe.Pointer(&s), unsafe.Sizeof(s))
+}
+
+func getsockopt(fd, opt int, value unsafe.Pointer, size uintptr) error {
+	n := uint32(size)
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_XDP, uintptr(opt),
+		uintptr(value), uintptr(unsafe.Pointer(&n)), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// registerUmem makes m the socket's umem.
+func registerUmem(fd int, m mapping, chunkSize, txMetadata uint32) error {
+	reg := unix.XDPUmemReg{Addr: uint64(uintptr(m.addr)), Len: uint64(m.size), Size: chunkSize}
+	if txMetadata != 0 {
+		reg.Flags, reg.Tx_metadata_len = unix.XDP_UMEM_TX_METADATA_LEN, txMetadata
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_XDP, unix.XDP_UMEM_REG,
+		uintptr(unsafe.Pointer(&reg)), unsafe.Sizeof(reg), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

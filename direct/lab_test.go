@@ -1,0 +1,143 @@
+package direct_test
+
+import (
+	"context"
+	"encoding/binary"
+	"net"
+	"runtime"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"junction/direct"
+)
+
+const (
+	nicName  = "nic0"
+	peerName = "peer0"
+	// etherTest is the "local experimental" EtherType (IEEE 802).
+	etherTest = 0x88b5
+)
+
+// enter puts the test's goroutine into a network namespace of its own, which
+// ends with the test: the thread is never unlocked.
+func enter(t testing.TB) {
+	t.Helper()
+	runtime.LockOSThread()
+	ns, err := netns.New()
+	require.NoError(t, err, "these tests need root")
+	require.NoError(t, ns.Close()) // the thread holds it
+}
+
+// wire makes a veth from nicName, for the device, to peerName, for the test.
+// IPv6 is off on both, so that the kernel sends nothing of its own.
+func wire(t testing.TB, mtu, queues int) (mac, peer netlink.LinkAttrs) {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = nicName, mtu
+	attrs.NumRxQueues, attrs.NumTxQueues = queues, queues
+	require.NoError(t, netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs: attrs, PeerName: peerName, PeerMTU: uint32(mtu),
+		PeerNumTxQueues: uint32(queues), PeerNumRxQueues: uint32(queues),
+	}))
+	var found []netlink.LinkAttrs
+	for _, name := range []string{nicName, peerName} {
+		l, err := netlink.LinkByName(name)
+		require.NoError(t, err)
+		require.NoError(t, netlink.LinkSetIP6AddrGenMode(l, 1 /* IN6_ADDR_GEN_MODE_NONE */))
+		require.NoError(t, netlink.LinkSetUp(l))
+		found = append(found, *l.Attrs())
+	}
+	return found[0], found[1]
+}
+
+func open(t testing.TB, o direct.Options) direct.Device {
+	t.Helper()
+	d, err := direct.Open(context.Background(), o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	return d
+}
+
+// station is the far end of the wire: a packet socket.
+type station struct {
+	t     testing.TB
+	fd    int
+	index int
+}
+
+func newStation(t testing.TB, name string) *station {
+	t.Helper()
+	l, err := netlink.LinkByName(name)
+	require.NoError(t, err)
+	proto := binary.NativeEndian.Uint16([]byte{etherTest >> 8, etherTest & 0xff})
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	require.NoError(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
+	require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20))
+	require.NoError(t, unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: l.Attrs().Index, Protocol: proto}))
+	return &station{t, fd, l.Attrs().Index}
+}
+
+func (s *station) send(frame []byte) {
+	_, err := unix.Write(s.fd, frame)
+	require.NoError(s.t, err)
+}
+
+func (s *station) receive(buf []byte) []byte {
+	n, err := unix.Read(s.fd, buf)
+	require.NoError(s.t, err, "no frame came")
+	return buf[:n]
+}
+
+// frame returns a test frame of n bytes whose content depends on n and seq.
+func frame(dst, src net.HardwareAddr, n, seq int) []byte {
+	f := make([]byte, n)
+	copy(f, dst)
+	copy(f[6:], src)
+	binary.BigEndian.PutUint16(f[12:], etherTest)
+	for i := 14; i < n; i++ {
+		f[i] = byte(i*31 + n + seq*7)
+	}
+	return f
+}
+
+// collect receives until it has n frames of etherTest, copies them and
+// releases. Others are ignored.
+func collect(t testing.TB, q direct.Queue, n int) (frames [][]byte, headers [][]byte) {
+	t.Helper()
+	batch := make([][]byte, 64)
+	for len(frames) < n {
+		got, err := q.Receive(batch)
+		require.NoError(t, err)
+		for _, f := range batch[:got] {
+			if binary.BigEndian.Uint16(f[direct.VnetHdrLen+12:]) == etherTest {
+				headers = append(headers, append([]byte(nil), f[:direct.VnetHdrLen]...))
+				frames = append(frames, append([]byte(nil), f[direct.VnetHdrLen:]...))
+			}
+		}
+		q.Release()
+		if got == 0 {
+			require.NoError(t, q.Wait())
+		}
+	}
+	return frames, headers
+}
+
+func transmit(t testing.TB, q direct.Queue, parts ...[]byte) {
+	t.Helper()
+	for {
+		err := q.Transmit(nil, parts)
+		if err == nil {
+			return
+		}
+		require.ErrorIs(t, err, direct.ErrFull)
+		if q.Flush() != nil {
+			require.NoError(t, q.TransmitWait())
+		}
+	}
+}

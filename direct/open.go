@@ -1,0 +1,60 @@
+package direct
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"junction/direct/afxdp"
+	"junction/direct/internal/nic"
+)
+
+// Open opens the queues of a NIC in the network namespace of the calling
+// thread (a caller that has changed it must have locked the thread). The
+// device stays usable from any thread.
+//
+// Errors: ErrNoNIC, ErrInUse, ErrPermission, ErrUnsupported, ErrMTU,
+// ErrDefaultRoute; ctx ends the wait for a NIC whose last holder has only just
+// been killed.
+func Open(ctx context.Context, o Options) (Device, error) {
+	// The set-up uses several sockets, all in one namespace.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if o.MAC != nil && len(o.MAC) != 6 {
+		return nil, fmt.Errorf("MAC %s has %d bytes, not 6", o.MAC, len(o.MAC))
+	}
+	switch o.Driver {
+	case "afxdp":
+		return openAFXDP(ctx, o)
+	}
+	return nil, fmt.Errorf("unknown driver %q: use afxdp or tap", o.Driver)
+}
+
+func openAFXDP(ctx context.Context, o Options) (Device, error) {
+	l, err := nic.Find(o.NIC, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	if err = l.Usable(); err == nil {
+		err = nic.Retry(ctx, l.Acquire)
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	if l.IsTAP() {
+		l.Close()
+		return nil, fmt.Errorf("%w: AF_XDP on %s would be on the host's side of the TAP; use the tap driver", ErrUnsupported, o.NIC)
+	}
+	d, err := afxdp.Open(ctx, l, o)
+	if err != nil {
+		return nil, err // not d: a nil pointer in an interface is not nil
+	}
+	return d, nil
+}
+
+// unsupported says whether another driver may succeed where this one failed.
+func unsupported(err error) bool {
+	return errors.Is(err, ErrUnsupported) || errors.Is(err, ErrMTU)
+}
