@@ -8,7 +8,7 @@ import (
 	"junction/direct"
 )
 
-var drivers = []string{"afxdp"}
+var drivers = []string{"afxdp", "tap"}
 
 // TestEcho sends frames of every size both ways and compares each byte.
 func TestEcho(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	"junction/direct/afxdp"
 	"junction/direct/internal/nic"
+	"junction/direct/tap"
 )
 
 // Open opens the queues of a NIC in the network namespace of the calling
@@ -27,20 +28,36 @@ func Open(ctx context.Context, o Options) (Device, error) {
 	switch o.Driver {
 	case "afxdp":
 		return openAFXDP(ctx, o)
+	case "tap":
+		return openTAP(ctx, o)
+	case "":
+		return openBest(ctx, o)
 	}
 	return nil, fmt.Errorf("unknown driver %q: use afxdp or tap", o.Driver)
 }
 
-func openAFXDP(ctx context.Context, o Options) (Device, error) {
+// openBest opens AF_XDP, or TAP where AF_XDP cannot serve, with a warning that
+// says why.
+func openBest(ctx context.Context, o Options) (Device, error) {
 	l, err := nic.Find(o.NIC, o.Logger)
 	if err != nil {
 		return nil, err
 	}
-	if err = l.Usable(); err == nil {
-		err = nic.Retry(ctx, l.Acquire)
+	tap := l.IsTAP()
+	l.Close()
+	if tap {
+		return openTAP(ctx, o)
 	}
+	d, err := openAFXDP(ctx, o)
+	if err == nil || !(errors.Is(err, ErrUnsupported) || errors.Is(err, ErrMTU)) {
+		return d, err
+	}
+	return openTAP(ctx, o, "AF_XDP not available, using tap: "+err.Error())
+}
+
+func openAFXDP(ctx context.Context, o Options) (Device, error) {
+	l, err := acquire(ctx, o)
 	if err != nil {
-		l.Close()
 		return nil, err
 	}
 	if l.IsTAP() {
@@ -54,7 +71,36 @@ func openAFXDP(ctx context.Context, o Options) (Device, error) {
 	return d, nil
 }
 
-// unsupported says whether another driver may succeed where this one failed.
-func unsupported(err error) bool {
-	return errors.Is(err, ErrUnsupported) || errors.Is(err, ErrMTU)
+func openTAP(ctx context.Context, o Options, warnings ...string) (Device, error) {
+	l, err := acquire(ctx, o)
+	var d *tap.Device
+	switch {
+	case err == nil:
+		for _, w := range warnings {
+			l.Warn("%s", w)
+		}
+		d, err = tap.Open(ctx, l, o)
+	case errors.Is(err, ErrNoNIC):
+		d, err = tap.Create(o)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// acquire finds a NIC that may be used and takes the lease on it.
+func acquire(ctx context.Context, o Options) (*nic.Link, error) {
+	l, err := nic.Find(o.NIC, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	if err = l.Usable(); err == nil {
+		err = nic.Retry(ctx, l.Acquire)
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
 }

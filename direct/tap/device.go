@@ -1,0 +1,235 @@
+package tap
+
+import (
+	"context"
+	"net"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"junction/direct/internal/nic"
+)
+
+// Device is an open TAP or macvtap; it implements nic.Device.
+type Device struct {
+	name    string // of the NIC that was asked for
+	link    *nic.Link
+	macvtap netlink.Link // on top of link, or nil
+	offload nic.Offloads
+	queues  []nic.Queue
+	own     []*Queue
+	mac     net.HardwareAddr
+	mtu     int
+	closing sync.Once
+
+	mu    sync.Mutex
+	first netlink.LinkStatistics // at Open
+	// +checklocks:mu
+	last netlink.LinkStatistics // as last read
+	// +checklocks:mu
+	closed bool
+}
+
+// Open drives an existing NIC, which it takes over: Close, or an error, closes
+// l. It must run in the NIC's network namespace.
+func Open(ctx context.Context, l *nic.Link, o nic.Options) (*Device, error) {
+	d := newDevice(o)
+	d.link = l
+	if err := d.open(ctx, o); err != nil {
+		_ = d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Create makes the TAP o.NIC, which does not exist, in the calling thread's
+// network namespace; it ends with the device. Its host side is set up, without
+// an address.
+func Create(o nic.Options) (*Device, error) {
+	d := newDevice(o)
+	fds, err := attachTUN(o.NIC, max(1, o.Queues), unix.IFF_TUN_EXCL)
+	if err == nil {
+		d.link, err = nic.Find(o.NIC, o.Logger)
+	}
+	if err != nil {
+		closeAll(fds)
+		return nil, err
+	}
+	if err := d.setUpCreated(fds, o.MTU); err != nil {
+		_ = d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func newDevice(o nic.Options) *Device {
+	return &Device{
+		name: o.NIC, mac: o.MAC,
+		offload: nic.Offloads{TXChecksum: true, GSOMax: 65536, RXTrusted: true},
+	}
+}
+
+func (d *Device) setUpCreated(fds []int, mtu int) error {
+	if err := d.adopt(fds); err != nil {
+		return err
+	}
+	if err := d.link.Acquire(); err != nil {
+		return err
+	}
+	if mtu != 0 && mtu != d.link.Attrs().MTU {
+		if err := d.link.Netlink.LinkSetMTU(d.link, mtu); err != nil {
+			return nic.MTUError(d.name, mtu, 65521, "a TAP takes 68 to 65521 bytes ("+err.Error()+")")
+		}
+		d.link.Attrs().MTU = mtu
+	}
+	return d.finish(mtu, nil)
+}
+
+func (d *Device) open(ctx context.Context, o nic.Options) error {
+	if o.MTU != 0 { // before anything is made
+		if _, err := d.link.ChooseMTU(o.MTU); err != nil {
+			return err
+		}
+	}
+	queues := max(1, o.Queues)
+	var fds []int
+	err := nic.Retry(ctx, func() (err error) {
+		if d.link.IsTAP() {
+			fds, err = d.attachTAP(queues)
+		} else {
+			fds, err = d.addMacvtap(queues)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.adopt(fds); err != nil {
+		return err
+	}
+	own := d.link.Attrs().HardwareAddr
+	if d.link.IsTAP() {
+		own = nil // it is the host's
+	}
+	return d.finish(o.MTU, own)
+}
+
+// adopt makes queues of fds, and takes them over.
+func (d *Device) adopt(fds []int) error {
+	for i, fd := range fds {
+		err := configure(fd)
+		var q *Queue
+		if err == nil {
+			q, err = newQueue(d, fd)
+		} else {
+			_ = unix.Close(fd)
+		}
+		if err != nil {
+			closeAll(fds[i+1:])
+			return err
+		}
+		d.own, d.queues = append(d.own, q), append(d.queues, q)
+	}
+	return nil
+}
+
+// finish sets the device up with MTU mtu (0: the NIC's own) and, if none was
+// asked for, the MAC own or a random one.
+func (d *Device) finish(mtu int, own net.HardwareAddr) (err error) {
+	if d.mtu, err = d.link.ChooseMTU(mtu); err != nil {
+		return err
+	}
+	switch {
+	case d.mac != nil:
+	case own != nil:
+		d.mac = own
+	default:
+		d.mac = randomMAC()
+	}
+	if err := d.link.Up(); err != nil {
+		return err
+	}
+	d.first = d.readStatistics()
+	d.last = d.first
+	return nil
+}
+
+// Queues implements nic.Device.
+func (d *Device) Queues() []nic.Queue { return d.queues }
+
+// MAC implements nic.Device.
+func (d *Device) MAC() net.HardwareAddr { return d.mac }
+
+// MTU implements nic.Device.
+func (d *Device) MTU() int { return d.mtu }
+
+// Offloads implements nic.Device.
+func (d *Device) Offloads() nic.Offloads { return d.offload }
+
+// Mode implements nic.Device.
+func (d *Device) Mode() nic.Mode {
+	m := nic.Mode{NIC: d.name, Driver: "tap", Attach: "tap", Copy: "copy", Queues: len(d.queues), Warnings: d.link.Warnings()}
+	if d.macvtap != nil {
+		m.Attach = "macvtap"
+	}
+	return m
+}
+
+// Close implements nic.Device.
+func (d *Device) Close() error {
+	d.closing.Do(d.close)
+	return nil
+}
+
+func (d *Device) close() {
+	d.mu.Lock()
+	if d.own != nil {
+		d.last = d.readStatistics()
+	}
+	d.closed = true
+	d.mu.Unlock()
+	for _, q := range d.own {
+		q.close()
+	}
+	if d.macvtap != nil {
+		if err := d.link.Netlink.LinkDel(d.macvtap); err != nil {
+			d.link.Warn("delete %s: %v", d.macvtap.Attrs().Name, err)
+		}
+	}
+	d.link.Close()
+}
+
+// Stats implements nic.Device.
+func (d *Device) Stats() nic.QueueStats {
+	var sum nic.QueueStats
+	for _, q := range d.own {
+		sum.Add(q.Stats())
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.closed {
+		d.last = d.readStatistics()
+	}
+	full, device := d.last.TxDropped-d.first.TxDropped, d.last.RxDropped-d.first.RxDropped
+	if d.macvtap != nil { // which is on the other side of its queues
+		full, device = d.last.RxDropped-d.first.RxDropped, d.last.TxDropped-d.first.TxDropped
+	}
+	sum.Add(nic.QueueStats{Drops: map[string]uint64{"rx_ring_full": full, "tx_device": device}})
+	sum.TxPackets -= min(sum.TxPackets, device)
+	return sum
+}
+
+// readStatistics returns the counters of the TAP or macvtap, or what was last
+// known of them when it has gone.
+func (d *Device) readStatistics() netlink.LinkStatistics {
+	index := d.link.Attrs().Index
+	if d.macvtap != nil {
+		index = d.macvtap.Attrs().Index
+	}
+	l, err := d.link.Netlink.LinkByIndex(index)
+	if err != nil || l.Attrs().Statistics == nil {
+		return d.last
+	}
+	return *l.Attrs().Statistics
+}
