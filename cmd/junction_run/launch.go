@@ -21,31 +21,39 @@ func launch(s *cli.Settings, std stdio) (code int, err error) {
 	}
 	sigs := catchSignals(logger)
 	defer sigs.stop()
-	started := time.Now()
-
 	n, err := openNetwork(sigs.ctx, s, logger)
 	if err != nil {
 		return 0, err
 	}
-	defer closing(logger, "network", n.close)
-	inst, err := libos.Boot(instanceOptions(s, n, std, logger))
+	started := time.Now()
+	r, err := execute(s, n, std, logger, sigs)
+	r.ElapsedSeconds = time.Since(started).Seconds()
+	closing(logger, "network", n.close)
 	if err != nil {
 		return 0, err
 	}
+	if s.Stats != "" {
+		r.addNetwork(n) // closed, so the counters stand still and add up
+		closing(logger, "statistics", func() error { return r.write(std.err, s.Stats) })
+	}
+	return r.ExitCode, nil
+}
+
+// execute boots an instance on n, runs its program to the end and tells how it went.
+func execute(s *cli.Settings, n *network, std stdio, logger *slog.Logger, sigs *signals) (report, error) {
+	inst, err := libos.Boot(instanceOptions(s, n, std, logger))
+	if err != nil {
+		return report{}, err
+	}
 	defer closing(logger, "instance", inst.Close)
 	if err := sigs.attach(inst); err != nil {
-		return 0, err
+		return report{}, err
 	}
 	if err := inst.Start(); err != nil {
-		return 0, err
+		return report{}, err
 	}
-	status := inst.Wait()
-	if s.Stats != "" {
-		closing(logger, "statistics", func() error {
-			return newReport(s, inst, n, status, time.Since(started)).write(std.err, s.Stats)
-		})
-	}
-	return status.ShellCode(), nil
+	code := inst.Wait().ShellCode()
+	return report{Schema: 1, Name: s.Name, Mode: s.Mode, ExitCode: code, Stats: inst.Stats()}, nil
 }
 
 // closing logs a failure to end something. The exit code stays the program's.

@@ -5,28 +5,124 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 
 	"junction/cmd/junction_run/internal/cli"
+	"junction/direct"
 	"junction/libos/netstack"
+	modeswitch "junction/switch"
 )
 
-// network is an instance's TCP/IP stack and, in direct mode, what is below it.
+// network is an instance's TCP/IP stack and, in direct mode, what is below
+// it: link endpoint, capture file and device, which are nil otherwise.
 type network struct {
-	tcpip *netstack.Network
+	tcpip   *netstack.Network
+	link    *modeswitch.Endpoint
+	device  direct.Device
+	capture *modeswitch.Capture
+	file    *os.File
 }
 
-func openNetwork(ctx context.Context, s *cli.Settings, logger *slog.Logger) (*network, error) {
-	if s.Mode != cli.ModeNone {
-		return nil, fmt.Errorf("mode %s: %w", s.Mode, errors.ErrUnsupported)
+// openNetwork makes what s asks for. ctx ends a wait for the NIC.
+func openNetwork(ctx context.Context, s *cli.Settings, logger *slog.Logger) (n *network, err error) {
+	n = new(network)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	if s.Mode == cli.ModeDirect {
+		if err := n.openLink(ctx, s, logger); err != nil {
+			return n, err
+		}
 	}
-	tcpip, err := netstack.New(netstack.Options{})
+	n.tcpip, err = netstack.New(netstackOptions(s, n.link))
+	return n, err
+}
+
+// openLink opens device, capture file and link endpoint.
+func (n *network) openLink(ctx context.Context, s *cli.Settings, logger *slog.Logger) error {
+	if err := n.openCapture(s.Pcap); err != nil {
+		return err
+	}
+	dev, err := direct.Open(ctx, direct.Options{
+		NIC: s.NIC, Driver: s.Driver, Queues: s.Queues, MTU: s.MTU, MAC: s.MAC, Logger: logger,
+	})
 	if err != nil {
-		return nil, err
+		return deviceError(ctx, s.NIC, err)
 	}
-	return &network{tcpip: tcpip}, nil
+	n.device = dev
+	mode := dev.Mode()
+	logger.Info("direct mode", "nic", mode.NIC, "driver", mode.Driver, "attach", mode.Attach, "copy", mode.Copy,
+		"need_wakeup", mode.NeedWakeup, "queues", mode.Queues, "mtu", dev.MTU(), "mac", dev.MAC().String())
+	n.link, err = modeswitch.New(modeswitch.Options{Backend: backend(dev), Spin: s.Spin, Capture: n.capture})
+	return err
 }
 
-func (n *network) close() error {
-	n.tcpip.Close()
-	return nil
+func (n *network) openCapture(path string) (err error) {
+	if path == "" {
+		return nil
+	}
+	if n.file, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+		return fmt.Errorf("--pcap: %w; give a file in a directory that this user may write to", err)
+	}
+	n.capture, err = modeswitch.NewCapture(n.file)
+	return err
+}
+
+// backend describes a device to the link endpoint.
+func backend(d direct.Device) modeswitch.Backend {
+	o := d.Offloads()
+	return modeswitch.Backend{
+		Queues:     modeswitch.Queues(d.Queues()),
+		MAC:        d.MAC(),
+		MTU:        d.MTU(),
+		TXChecksum: o.TXChecksum,
+		GSOMax:     o.GSOMax,
+		RXTrusted:  o.RXTrusted,
+	}
+}
+
+// deviceError adds to an error of direct.Open what else there is to use, and
+// tells an interrupted set-up from a failed one.
+func deviceError(ctx context.Context, nic string, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if errors.Is(err, direct.ErrNoNIC) {
+		names := candidateNICs()
+		if len(names) == 0 {
+			names = []string{"none"}
+		}
+		return fmt.Errorf("--nic %s: %w; NICs here that may be used: %s", nic, err, strings.Join(names, ", "))
+	}
+	return fmt.Errorf("--nic %s: %w", nic, err)
+}
+
+func netstackOptions(s *cli.Settings, link *modeswitch.Endpoint) netstack.Options {
+	o := netstack.Options{Link: link, Addresses: s.Prefixes, Gateways: s.Gateways, MTU: s.MTU}
+	for _, n := range s.Neighbours {
+		o.Neighbors = append(o.Neighbors, netstack.Neighbor{IP: n.Addr, MAC: n.MAC})
+	}
+	return o
+}
+
+// close ends traffic, then gives the NIC back. Statistics stay readable.
+func (n *network) close() (err error) {
+	if n.tcpip != nil {
+		n.tcpip.Close()
+	} else if n.link != nil {
+		n.link.Close()
+	}
+	if n.device != nil {
+		err = n.device.Close()
+	}
+	if n.capture != nil {
+		err = errors.Join(err, n.capture.Err())
+	}
+	if n.file != nil {
+		err = errors.Join(err, n.file.Close())
+	}
+	return err
 }

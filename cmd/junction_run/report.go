@@ -8,10 +8,11 @@ import (
 	"maps"
 	"slices"
 	"text/tabwriter"
-	"time"
 
 	"junction/cmd/junction_run/internal/cli"
+	"junction/direct"
 	"junction/libos"
+	modeswitch "junction/switch"
 )
 
 // report is what --stats prints when the program has ended. Its JSON form is
@@ -23,17 +24,23 @@ type report struct {
 	ExitCode       int      `json:"exit_code"`
 	ElapsedSeconds float64  `json:"elapsed_seconds"`
 	libos.Stats
+	Device *deviceReport     `json:"device,omitempty"` // in direct mode
+	Link   *modeswitch.Stats `json:"link,omitempty"`   // in direct mode
 }
 
-func newReport(s *cli.Settings, inst *libos.Instance, n *network, status libos.ExitStatus, elapsed time.Duration) report {
-	return report{
-		Schema:         1,
-		Name:           s.Name,
-		Mode:           s.Mode,
-		ExitCode:       status.ShellCode(),
-		ElapsedSeconds: elapsed.Seconds(),
-		Stats:          inst.Stats(),
+// deviceReport is a NIC: what was really in use, and what passed.
+type deviceReport struct {
+	direct.Mode
+	direct.QueueStats
+}
+
+// addNetwork adds what the network did.
+func (r *report) addNetwork(n *network) {
+	if n.device == nil {
+		return
 	}
+	link := n.link.Stats()
+	r.Link, r.Device = &link, &deviceReport{n.device.Mode(), n.device.Stats()}
 }
 
 // write prints r as text or json.
