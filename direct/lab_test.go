@@ -43,15 +43,38 @@ func wire(t testing.TB, mtu, queues int) (mac, peer netlink.LinkAttrs) {
 		LinkAttrs: attrs, PeerName: peerName, PeerMTU: uint32(mtu),
 		PeerNumTxQueues: uint32(queues), PeerNumRxQueues: uint32(queues),
 	}))
-	var found []netlink.LinkAttrs
-	for _, name := range []string{nicName, peerName} {
-		l, err := netlink.LinkByName(name)
-		require.NoError(t, err)
-		require.NoError(t, netlink.LinkSetIP6AddrGenMode(l, 1 /* IN6_ADDR_GEN_MODE_NONE */))
-		require.NoError(t, netlink.LinkSetUp(l))
-		found = append(found, *l.Attrs())
+	return *up(t, nicName).Attrs(), *up(t, peerName).Attrs()
+}
+
+// up sets a NIC up, without IPv6 of the kernel's own if t is not nil, and
+// returns it.
+func up(t testing.TB, name string) netlink.Link {
+	l, err := netlink.LinkByName(name)
+	if t == nil {
+		return l
 	}
-	return found[0], found[1]
+	t.Helper()
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkSetIP6AddrGenMode(l, 1 /* none */))
+	require.NoError(t, netlink.LinkSetUp(l))
+	l, err = netlink.LinkByName(name)
+	require.NoError(t, err)
+	return l
+}
+
+func persistentTAP(t testing.TB, name string) {
+	t.Helper()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	tap := &netlink.Tuntap{LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TAP,
+		Flags: netlink.TUNTAP_MULTI_QUEUE_DEFAULTS, Queues: 1}
+	require.NoError(t, netlink.LinkAdd(tap))
+	for _, f := range tap.Fds {
+		require.NoError(t, f.Close())
+	}
+	l, err := netlink.LinkByName(name)
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkSetIP6AddrGenMode(l, 1))
 }
 
 func open(t testing.TB, o direct.Options) direct.Device {

@@ -81,7 +81,7 @@ func openTAP(ctx context.Context, o Options, warnings ...string) (Device, error)
 		}
 		d, err = tap.Open(ctx, l, o)
 	case errors.Is(err, ErrNoNIC):
-		d, err = tap.Create(o)
+		d, err = tap.Create(ctx, o)
 	}
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func acquire(ctx context.Context, o Options) (*nic.Link, error) {
 		return nil, err
 	}
 	if err = l.Usable(); err == nil {
-		err = nic.Retry(ctx, l.Acquire)
+		err = l.Acquire(ctx)
 	}
 	if err != nil {
 		l.Close()

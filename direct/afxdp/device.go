@@ -54,6 +54,9 @@ func (d *Device) open(ctx context.Context, o nic.Options) (err error) {
 	if err != nil {
 		return err
 	}
+	if d.program.warning != "" {
+		d.link.Warn("%s", d.program.warning)
+	}
 	for id := range n {
 		q, err := openQueue(ctx, d, id)
 		if err != nil {

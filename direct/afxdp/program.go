@@ -29,6 +29,7 @@ type program struct {
 	attached link.Link
 	generic  bool
 	frags    bool
+	warning  string // why it is generic
 }
 
 // loadProgram loads "redirect to the socket of this queue, else drop".
@@ -120,7 +121,7 @@ func attachBest(l *nic.Link, queues int) (*program, error) {
 		if err == nil {
 			if err = p.attach(l, try.generic); err == nil {
 				if try.generic {
-					l.Warn("native XDP not available, using generic: %s", strings.Join(reasons, "; "))
+					p.warning = "native XDP not available, using generic: " + strings.Join(reasons, "; ")
 				}
 				return p, nil
 			}

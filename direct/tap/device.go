@@ -46,7 +46,7 @@ func Open(ctx context.Context, l *nic.Link, o nic.Options) (*Device, error) {
 // Create makes the TAP o.NIC, which does not exist, in the calling thread's
 // network namespace; it ends with the device. Its host side is set up, without
 // an address.
-func Create(o nic.Options) (*Device, error) {
+func Create(ctx context.Context, o nic.Options) (*Device, error) {
 	d := newDevice(o)
 	fds, err := attachTUN(o.NIC, max(1, o.Queues), unix.IFF_TUN_EXCL)
 	if err == nil {
@@ -56,7 +56,7 @@ func Create(o nic.Options) (*Device, error) {
 		closeAll(fds)
 		return nil, err
 	}
-	if err := d.setUpCreated(fds, o.MTU); err != nil {
+	if err := d.setUpCreated(ctx, fds, o.MTU); err != nil {
 		_ = d.Close()
 		return nil, err
 	}
@@ -70,11 +70,11 @@ func newDevice(o nic.Options) *Device {
 	}
 }
 
-func (d *Device) setUpCreated(fds []int, mtu int) error {
+func (d *Device) setUpCreated(ctx context.Context, fds []int, mtu int) error {
 	if err := d.adopt(fds); err != nil {
 		return err
 	}
-	if err := d.link.Acquire(); err != nil {
+	if err := d.link.Acquire(ctx); err != nil {
 		return err
 	}
 	if mtu != 0 && mtu != d.link.Attrs().MTU {

@@ -15,25 +15,35 @@ import (
 // this package: it binds an abstract Unix socket named after the NIC, which
 // belongs to the network namespace (unix(7)) and disappears with the process,
 // however that ends. It must run in the NIC's namespace.
-func (l *Link) Acquire() error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("make the lease of %s: %w", l.Name(), err)
+func (l *Link) Acquire(ctx context.Context) error {
+	name := fmt.Sprintf("@junction/nic/%d", l.Attrs().Index)
+	err := Retry(ctx, func() error { return l.bindLease(name) })
+	if errors.Is(err, ErrInUse) {
+		return fmt.Errorf("%w%w", l.InUse(leaseHolder(name)), quiet{err})
 	}
-	name := &unix.SockaddrUnix{Name: fmt.Sprintf("@junction/nic/%d", l.Attrs().Index)}
-	if err = unix.Bind(fd, name); err == nil {
-		err = unix.Listen(fd, 1)
-	}
+	return err
+}
+
+func (l *Link) bindLease(name string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
-		l.lease = fd
-		return nil
+		if err = unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err == nil {
+			l.lease = fd
+			return nil
+		}
+		_ = unix.Close(fd)
 	}
-	_ = unix.Close(fd)
 	if errors.Is(err, unix.EADDRINUSE) {
-		return l.InUse(leaseHolder(name))
+		return ErrInUse
 	}
 	return fmt.Errorf("make the lease of %s: %w", l.Name(), err)
 }
+
+// quiet keeps an error in a chain without its text.
+type quiet struct{ error }
+
+func (quiet) Error() string   { return "" }
+func (q quiet) Unwrap() error { return q.error }
 
 func (l *Link) release() {
 	if l.lease >= 0 {
@@ -42,22 +52,36 @@ func (l *Link) release() {
 	}
 }
 
-// leaseHolder returns the process that listens at name, 0 if it cannot be
-// found.
-func leaseHolder(name unix.Sockaddr) int {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+// leaseHolder returns the process that has the Unix socket name of the calling
+// thread's network namespace, 0 if it cannot be found.
+func leaseHolder(name string) int {
+	sockets, err := os.ReadFile("/proc/thread-self/net/unix")
 	if err != nil {
 		return 0
 	}
-	defer unix.Close(fd)
-	if unix.Connect(fd, name) != nil {
-		return 0
+	for line := range strings.Lines(string(sockets)) {
+		f := strings.Fields(line) // Num RefCount Protocol Flags Type St Inode Path
+		if len(f) == 8 && f[7] == name {
+			return holderOfSocket(f[6])
+		}
 	}
-	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
-		return 0
+	return 0
+}
+
+func holderOfSocket(inode string) int {
+	for _, pid := range processes() {
+		dir := fmt.Sprintf("/proc/%d/fd", pid)
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue // it has ended
+		}
+		for _, e := range entries {
+			if to, err := os.Readlink(dir + "/" + e.Name()); err == nil && to == "socket:["+inode+"]" {
+				return pid
+			}
+		}
 	}
-	return int(cred.Pid)
+	return 0
 }
 
 // InUse returns an ErrInUse that names the process pid, if it is known (not 0).
