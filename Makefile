@@ -10,6 +10,9 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 # detector: the platform's assembly and the detector's memory map exclude each other.
 NORACE   := junction/libos junction/test/e2e junction/internal/bench
 
+# Static binaries and tests of them; the race detector alone needs cgo.
+export CGO_ENABLED := 0
+
 .PHONY: all deps build run test race e2e fuzz bench lint man clean
 
 all: build
@@ -18,10 +21,10 @@ deps: ## Debian packages that tests and demo need; does nothing when they are th
 	./scripts/deps.sh
 
 build: ## static binaries in bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
 
 run: deps build ## the main job: a server in an instance on its own NIC queues, a client outside
-	CGO_ENABLED=0 $(GO) run ./cmd/junction_bench demo --junction-run $(BIN)/junction_run
+	$(GO) run ./cmd/junction_bench demo --junction-run $(BIN)/junction_run
 
 test: deps ## all tests, unit to end-to-end
 	$(GO) vet ./...
@@ -38,7 +41,7 @@ fuzz: ## each fuzz target for FUZZTIME
 
 bench: deps build ## benchmarks: table, build/bench.json, build/bench.png
 	$(GO) test -run '^$$' -bench . -benchmem ./direct/... ./switch/... ./libos/netstack
-	CGO_ENABLED=0 $(GO) run ./cmd/junction_bench run --junction-run $(BIN)/junction_run --json build/bench.json --plot build/bench.png
+	$(GO) run ./cmd/junction_bench run --junction-run $(BIN)/junction_run --json build/bench.json --plot build/bench.png
 
 lint: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }

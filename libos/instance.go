@@ -39,6 +39,9 @@ const containerID = "junction"
 // Start. Errors wrap ErrNotFound or ErrNotExecutable where the program is at
 // fault. A process can boot one instance.
 func Boot(opts Options) (*Instance, error) {
+	if usesCgo {
+		return nil, errors.New("this binary was built with cgo, which the engine cannot fork safely: build it with CGO_ENABLED=0")
+	}
 	setDefaults(&opts)
 	setLogger(opts.Logger)
 	i := &Instance{opts: opts}

@@ -1,0 +1,240 @@
+package libos
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"junction/libos/netstack"
+)
+
+// A process boots one instance, so each test boots its own in a child: this
+// test binary again, told by the environment to be one.
+const childEnv = "JUNCTION_LIBOS_TEST_OPTIONS"
+
+func TestMain(m *testing.M) {
+	if spec, ok := os.LookupEnv(childEnv); ok {
+		os.Exit(runChild(spec))
+	}
+	os.Exit(m.Run())
+}
+
+// runChild boots the instance that spec (Options as JSON) describes.
+func runChild(spec string) int {
+	var opts Options
+	if err := json.Unmarshal([]byte(spec), &opts); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	network, err := netstack.New(netstack.Options{})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	opts.Network = network.Stack()
+	opts.Stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
+	if opts.Strace {
+		opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	inst, err := Boot(opts)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		fmt.Fprintln(os.Stderr, err)
+		return 127
+	case errors.Is(err, ErrNotExecutable):
+		fmt.Fprintln(os.Stderr, err)
+		return 126
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := inst.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	status := inst.Wait()
+	if opts.CountSyscalls && inst.Stats().Syscalls == 0 {
+		fmt.Fprintln(os.Stderr, "no system calls counted")
+		return 1
+	}
+	if err := inst.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return status.ShellCode()
+}
+
+// child returns the command that runs an instance with opts.
+func child(t *testing.T, opts Options) *exec.Cmd {
+	t.Helper()
+	if opts.Env == nil {
+		opts.Env = []string{"PATH=/usr/bin:/bin"}
+	}
+	spec, err := json.Marshal(opts)
+	require.NoError(t, err)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = []string{childEnv + "=" + string(spec)}
+	return cmd
+}
+
+// sh runs a shell script in an instance and returns what it printed.
+func sh(t *testing.T, opts Options, script string) string {
+	t.Helper()
+	opts.Argv = []string{"sh", "-c", script}
+	out, err := child(t, opts).CombinedOutput()
+	require.NoError(t, err, "output:\n%s", out)
+	return string(out)
+}
+
+func TestExitStatus(t *testing.T) {
+	for script, want := range map[string]int{
+		"exit 0":              0,
+		"exit 3":              3,
+		"kill -9 $$":          128 + 9,
+		"kill $$":             128 + 15,
+		"sleep 1000 & exit 4": 4, // what is left ends with the program
+	} {
+		t.Run(script, func(t *testing.T) {
+			cmd := child(t, Options{Argv: []string{"sh", "-c", script}})
+			cmd.Run()
+			require.Equal(t, want, cmd.ProcessState.ExitCode())
+		})
+	}
+}
+
+func TestProgramErrors(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(dir, 0755))
+	write := func(name, content string, mode os.FileMode) string {
+		p := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(p, []byte(content), mode))
+		return p
+	}
+	self, err := os.ReadFile("/bin/true")
+	require.NoError(t, err)
+	foreign := []byte(string(self))
+	foreign[18], foreign[19] = 0xb7, 0 // EM_AARCH64
+	if machines["arm64"] == machines["amd64"] {
+		t.Fatal("machines are wrong")
+	}
+	for _, tc := range []struct {
+		program string
+		code    int
+		message string
+	}{
+		{"no-such-program", 127, "not found in PATH"},
+		{"/no/such/program", 127, "/no/such/program: not found"},
+		{"./relative", 127, "not found"},
+		{"/etc", 126, "is a directory"},
+		{"/etc/passwd", 126, "permission denied"},
+		{write("text", "hello\n", 0755), 126, "neither an ELF program nor a script"},
+		{write("empty", "", 0755), 126, "empty or unreadable"},
+		{write("short", "\x7fELF", 0755), 126, "truncated ELF header"},
+		{write("foreign", string(foreign), 0755), 126, "another architecture (EM_AARCH64)"},
+		{write("script", "#!/no/such/interpreter -x\n", 0755), 127, "interpreter: /no/such/interpreter: not found"},
+		{write("loop", "#!"+filepath.Join(dir, "loop")+"\n", 0755), 126, "too many interpreters"},
+	} {
+		t.Run(tc.program, func(t *testing.T) {
+			cmd := child(t, Options{Argv: []string{tc.program}})
+			out, _ := cmd.CombinedOutput()
+			require.Contains(t, string(out), tc.message)
+			require.Equal(t, tc.code, cmd.ProcessState.ExitCode())
+			require.Equal(t, 1, strings.Count(string(out), "\n"), "one line: %s", out)
+		})
+	}
+}
+
+func TestWorkingDirectory(t *testing.T) {
+	require.Equal(t, "/usr/share\n", sh(t, Options{Cwd: "/usr/share"}, "pwd"))
+	for dir, message := range map[string]string{"/no/such": "no such file", "/etc/passwd": "not a directory"} {
+		cmd := child(t, Options{Argv: []string{"true"}, Cwd: dir})
+		out, _ := cmd.CombinedOutput()
+		require.Equal(t, 1, cmd.ProcessState.ExitCode())
+		require.Contains(t, string(out), message)
+		require.Contains(t, string(out), "--cwd")
+	}
+}
+
+func TestFileTree(t *testing.T) {
+	host := t.TempDir()
+	require.NoError(t, os.Chmod(host, 0777))
+	require.NoError(t, os.WriteFile(filepath.Join(host, "lower"), []byte("host"), 0644))
+	cwd := Options{Cwd: host}
+
+	t.Run("changes stay in the overlay", func(t *testing.T) {
+		require.Equal(t, "new\n", sh(t, cwd, "echo new > lower; echo x > added; cat lower"))
+		content, err := os.ReadFile(filepath.Join(host, "lower"))
+		require.NoError(t, err)
+		require.Equal(t, "host", string(content))
+		require.NoFileExists(t, filepath.Join(host, "added"))
+	})
+	t.Run("rw is written through", func(t *testing.T) {
+		opts := Options{Cwd: host, ReadWrite: []string{host}}
+		sh(t, opts, "echo through > written; mkdir d; mv written d/; chmod 640 d/written")
+		content, err := os.ReadFile(filepath.Join(host, "d/written"))
+		require.NoError(t, err)
+		require.Equal(t, "through\n", string(content))
+		info, err := os.Stat(filepath.Join(host, "d/written"))
+		require.NoError(t, err)
+		require.Equal(t, os.FileMode(0640), info.Mode())
+	})
+	t.Run("system file systems", func(t *testing.T) {
+		out := sh(t, Options{}, `
+			test -r /proc/self/status && test -d /sys/class && test -c /dev/null &&
+			echo a > /tmp/t && echo b > /dev/shm/s && cat /tmp/t /dev/shm/s && ls /dev/pts/ptmx`)
+		require.Equal(t, "a\nb\n/dev/pts/ptmx\n", out)
+	})
+	t.Run("missing rw directory", func(t *testing.T) {
+		cmd := child(t, Options{Argv: []string{"true"}, ReadWrite: []string{"/no/such/dir"}})
+		out, _ := cmd.CombinedOutput()
+		require.Equal(t, 1, cmd.ProcessState.ExitCode())
+		require.Contains(t, string(out), "/no/such/dir")
+	})
+}
+
+func TestCredentials(t *testing.T) {
+	require.Equal(t, "0:0\n", sh(t, Options{}, "echo $(id -u):$(id -g)"))
+	out := sh(t, Options{UID: 1234, GID: 555}, "echo $(id -u):$(id -g); cat /etc/shadow 2>&1 || true; grep CapEff /proc/self/status")
+	require.Contains(t, out, "1234:555\n")
+	require.Contains(t, out, "Permission denied")
+	require.Contains(t, out, "CapEff:\t0000000000000000")
+}
+
+// TestStdioOffset: a redirected output is one file with one offset, before,
+// in and after the instance.
+func TestStdioOffset(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	require.NoError(t, err)
+	defer out.Close()
+	fmt.Fprintln(out, "before")
+	cmd := child(t, Options{Argv: []string{"sh", "-c", "echo one; echo two >&2; echo three"}})
+	cmd.Stdout, cmd.Stderr = out, out
+	require.NoError(t, cmd.Run())
+	fmt.Fprintln(out, "after")
+	content, err := os.ReadFile(out.Name())
+	require.NoError(t, err)
+	require.Equal(t, "before\none\ntwo\nthree\nafter\n", string(content))
+}
+
+func TestPipes(t *testing.T) {
+	cmd := child(t, Options{Argv: []string{"sh", "-c", "(echo b; echo a) & cat | sort; wait"}})
+	cmd.Stdin = strings.NewReader("2\n1\n")
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{"1", "2", "a", "b"}, strings.Fields(string(out)))
+}
+
+func TestTracing(t *testing.T) {
+	require.Contains(t, sh(t, Options{Strace: true}, "cat /etc/hostname"), "/etc/hostname")
+	sh(t, Options{CountSyscalls: true}, "true")
+}

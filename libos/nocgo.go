@@ -1,0 +1,5 @@
+//go:build !cgo
+
+package libos
+
+const usesCgo = false
