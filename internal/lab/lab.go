@@ -3,6 +3,8 @@ package lab
 import (
 	"errors"
 	"sync"
+
+	"junction/internal/lab/impair"
 )
 
 // Lab is a small network. Its methods may be called from any goroutine.
@@ -13,6 +15,8 @@ type Lab struct {
 	Server *Namespace
 	// Middle lies between the two; nil unless asked for.
 	Middle *Namespace
+	// Forwarder forwards frames in the middle; nil without Options.Impair.
+	Forwarder *impair.Forwarder
 
 	lease     *lease
 	closeOnce sync.Once
@@ -48,6 +52,11 @@ func (l *Lab) build(o Options) error {
 			return err
 		}
 	}
+	if o.Impair != nil {
+		if err := l.impair(*o.Impair); err != nil {
+			return err
+		}
+	}
 	return address(l.Client, o)
 }
 
@@ -75,6 +84,13 @@ func (l *Lab) makeLinks(o Options) error {
 	)
 }
 
+func (l *Lab) impair(p impair.Plan) error {
+	return l.Middle.Do(func() (err error) {
+		l.Forwarder, err = impair.Start(MiddleClientNIC, MiddleServerNIC, p)
+		return err
+	})
+}
+
 // Name is what the names of the lab's namespaces begin with.
 func (l *Lab) Name() string { return l.lease.name }
 
@@ -96,6 +112,9 @@ func (l *Lab) Close() error {
 		var errs []error
 		for _, n := range l.Namespaces() {
 			errs = append(errs, n.kill())
+		}
+		if l.Forwarder != nil {
+			errs = append(errs, l.Forwarder.Close())
 		}
 		for _, n := range l.Namespaces() {
 			errs = append(errs, n.close())

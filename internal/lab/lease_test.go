@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // ownerEnv makes the test binary an owner of a lab that waits to be killed.
@@ -97,4 +98,28 @@ func TestFailedNewLeavesNothing(t *testing.T) {
 	_, err := New(Options{ClientAddrs: []netip.Prefix{ClientAddr4, ClientAddr4}})
 	require.ErrorContains(t, err, "file exists")
 	require.Empty(t, traces(t, fmt.Sprintf("%s%d-%d", namePrefix, os.Getpid(), sequence.Load())))
+}
+
+// TestNamesHiddenByAMountAreRemoved does what `ip netns` does to the folder of
+// names, in a mount namespace of its own.
+func TestNamesHiddenByAMountAreRemoved(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "name")
+	dir := filepath.Dir(name)
+	th, err := newThread(func() error {
+		if err := ownMounts(unix.MS_PRIVATE); err != nil {
+			return err
+		}
+		if err := nameNamespace(name); err != nil {
+			return err
+		}
+		for range 2 {
+			if err := unix.Mount(dir, dir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+				return err
+			}
+		}
+		return removeName(name)
+	})
+	require.NoError(t, err)
+	th.stop()
+	require.NoFileExists(t, name)
 }

@@ -32,12 +32,59 @@ func nameNamespace(path string) error {
 }
 
 // unnameNamespace takes the name away. That there is none is no error.
+//
+// It does so in a mount namespace of its own. `ip netns` mounts netnsDir on
+// itself, with all that is in it, and so hides names mounted before from
+// unmounting, while they keep their files from being removed. Where nothing is
+// mounted on a file it can be removed, and with it go the mounts on it
+// everywhere else.
 func unnameNamespace(path string) error {
-	// `ip netns` mounts the folder on itself, which doubles what is in it.
-	for unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) == nil {
-	}
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+	t, err := newThread(func() error {
+		if err := ownMounts(unix.MS_PRIVATE); err != nil {
+			return err
+		}
+		return removeName(path)
+	})
+	if err != nil {
 		return fmt.Errorf("remove the name of a namespace: %w", err)
+	}
+	t.stop()
+	return nil
+}
+
+// removeName removes a file and all mounts on it, and on its folder, that the
+// calling thread sees.
+func removeName(path string) error {
+	dir, err := unix.Open(filepath.Dir(path), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", filepath.Dir(path), err)
+	}
+	defer unix.Close(dir)
+	for {
+		for unmount(path) == nil {
+		}
+		err := unix.Unlinkat(dir, filepath.Base(path), 0)
+		if err == nil || err == unix.ENOENT {
+			return nil
+		}
+		if err != unix.EBUSY || unmount(filepath.Dir(path)) != nil {
+			return fmt.Errorf("remove %s: %w", path, err)
+		}
+	}
+}
+
+func unmount(path string) error {
+	return unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+}
+
+// ownMounts gives the calling thread a mount namespace, whose mounts are not
+// seen elsewhere. With MS_SLAVE mounts made elsewhere are seen in it.
+func ownMounts(propagation uintptr) error {
+	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare the mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", propagation|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("make the mounts our own: %w", err)
 	}
 	return nil
 }
@@ -47,11 +94,8 @@ func unnameNamespace(path string) error {
 // made later elsewhere are still seen, ours are not seen elsewhere. What is
 // mounted below /sys (cgroups, BPF) stays there.
 func ownSysfs() error {
-	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("unshare the mount namespace: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("make the mounts our own: %w", err)
+	if err := ownMounts(unix.MS_SLAVE); err != nil {
+		return err
 	}
 	below, err := mountsBelow("/sys")
 	if err != nil {

@@ -3,6 +3,8 @@ package lab
 import (
 	"fmt"
 	"net/netip"
+
+	"junction/internal/lab/impair"
 )
 
 // Names of the network interfaces of a lab.
@@ -64,6 +66,9 @@ type Options struct {
 	// Middle puts a namespace with two unconnected NICs between client and
 	// server; whoever asks for it forwards the frames. Offloads are off.
 	Middle bool
+	// Impair puts a forwarder into the middle namespace that does to the frames
+	// what the plan says; see Lab.Forwarder.
+	Impair *impair.Plan
 }
 
 // withDefaults returns o with defaults filled in, or what is wrong with it.
@@ -80,6 +85,7 @@ func (o Options) withDefaults() (Options, error) {
 			o.ClientAddrs = append(o.ClientAddrs, ClientAddr6)
 		}
 	}
+	o.Middle = o.Middle || o.Impair != nil
 	o.NoOffloads = o.NoOffloads || o.Middle
 	return o, o.check()
 }
