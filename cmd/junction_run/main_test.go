@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
-
-	"junction/internal/lab"
 )
 
 // binary is junction_run, built for the tests that need a process of its own:
@@ -21,10 +19,6 @@ func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 func testMain(m *testing.M) int {
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "these tests make network namespaces and change users: run them as root")
-		return 1
-	}
-	if err := lab.Sweep(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	dir, err := os.MkdirTemp("", "junction_run-test-")

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"junction/direct"
 	"junction/internal/config"
 )
 
@@ -43,6 +44,11 @@ func path(to *string) func(string) error {
 		*to = s
 		return nil
 	}
+}
+
+func (f *flags) setNIC(s string) (err error) {
+	f.nic, f.queues, err = direct.ParseNIC(s)
+	return err
 }
 
 // id returns a setter for a user or group id; the last one, -1, is no id in Linux.
