@@ -24,8 +24,8 @@ type Queue interface {
 	// Wake makes the current or else the next Wait return.
 	Wake()
 	// Transmit queues the frame that is the concatenation of parts. It is done
-	// with hdr and parts when it returns. It fails when the queue is full
-	// (Flush makes room) or closed.
+	// with hdr and parts when it returns. Errors: direct.ErrFull (Flush makes
+	// room), direct.ErrTooLong, net.ErrClosed.
 	Transmit(hdr *[VnetHdrLen]byte, parts [][]byte) error
 	// Flush makes the device send what is queued.
 	Flush() error

@@ -57,6 +57,9 @@ func newSink(s *stack.Stack, id tcpip.NICID, d stack.NetworkDispatcher) (*sink, 
 // The frame is copied. ok is false when it was dropped, for the given reason.
 func (k *sink) deliver(e *Endpoint, buf []byte) (reason dropReason, ok bool) {
 	vh, frame, fits := decodeVnet(buf)
+	if c := e.opts.Capture; c != nil && len(frame) > 0 {
+		c.frame(frame)
+	}
 	switch {
 	case len(frame) < header.EthernetMinimumSize:
 		return dropRxShort, false

@@ -22,6 +22,8 @@ type Options struct {
 	// Spin is how long a queue's goroutine looks for further frames before it
 	// sleeps. 0 means that it sleeps at once.
 	Spin time.Duration
+	// Capture, if not nil, gets a copy of every frame.
+	Capture *Capture
 }
 
 const defaultBatch = 64
@@ -165,10 +167,15 @@ func (e *Endpoint) SetOnCloseAction(f func()) {
 // MTU implements stack.LinkEndpoint.
 func (e *Endpoint) MTU() uint32 { return e.mtu.Load() }
 
-// SetMTU implements stack.LinkEndpoint. An MTU that the device cannot carry
-// leaves it as it is.
+// SetMTU implements stack.LinkEndpoint. It ignores an MTU that the device
+// cannot carry and, once there is a NIC, one below what IPv6 needs (RFC 8200,
+// section 5): the stack would send packets that can never be made to fit.
 func (e *Endpoint) SetMTU(mtu uint32) {
-	if mtu >= MinMTU && mtu <= uint32(e.opts.Backend.MTU) {
+	least := uint32(MinMTU)
+	if e.IsAttached() {
+		least = min(header.IPv6MinimumMTU, e.MTU())
+	}
+	if mtu >= least && mtu <= uint32(e.opts.Backend.MTU) {
 		e.mtu.Store(mtu)
 	}
 }

@@ -152,7 +152,7 @@ func TestSetters(t *testing.T) {
 	h := newHost(t, false)
 	h.ep.SetMTU(1400)
 	h.ep.SetMTU(1501)
-	h.ep.SetMTU(67)
+	h.ep.SetMTU(1279)
 	require.Equal(t, uint32(1400), h.ep.MTU())
 	require.Equal(t, tcpip.LinkAddress(ourMAC), h.ep.LinkAddress())
 	h.ep.SetLinkAddress(tcpip.LinkAddress(theirMAC))

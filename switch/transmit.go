@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync"
 
+	"junction/direct"
+
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -91,15 +93,10 @@ func (e *Endpoint) writePacket(pkt *stack.PacketBuffer) tcpip.Error {
 		q = e.queues[flowHash(pkt)%n]
 	}
 	q.txMu.Lock()
-	reason, err := q.send(pkt, e.opts.Backend.MTU)
-	if err != nil {
-		q.tx.drops[reason]++
+	err := q.send(pkt, e)
+	if err != nil || q.flushing {
 		q.txMu.Unlock()
 		return err
-	}
-	if q.flushing {
-		q.txMu.Unlock()
-		return nil
 	}
 	q.flushing = true
 	q.txMu.Unlock()
@@ -112,35 +109,59 @@ func (e *Endpoint) writePacket(pkt *stack.PacketBuffer) tcpip.Error {
 	return nil
 }
 
-// send offers one packet to the device.
+// send offers one packet to the device and counts what became of it.
 //
 // +checklocks:q.txMu
-func (q *queue) send(pkt *stack.PacketBuffer, mtu int) (dropReason, tcpip.Error) {
+func (q *queue) send(pkt *stack.PacketBuffer, e *Endpoint) tcpip.Error {
 	size := pkt.Size()
 	q.tx.packets++
 	q.tx.bytes += uint64(size)
-	if q.closed {
-		return dropTxClosed, &tcpip.ErrClosedForSend{}
-	}
 	encodeVnet(&q.hdr, pkt)
-	if size > mtu+header.EthernetMinimumSize && q.hdr[1] == vnetGSONone {
-		return dropTxLong, &tcpip.ErrMessageTooLong{}
+	if size > e.opts.Backend.MTU+header.EthernetMinimumSize && q.hdr[1] == vnetGSONone {
+		q.tx.drops[dropTxLong]++
+		return &tcpip.ErrMessageTooLong{}
 	}
 	q.gather(pkt)
-	err := q.Transmit(&q.hdr, q.parts)
-	for try := 0; err != nil && !errors.Is(err, net.ErrClosed) && try < fullRetries; try++ {
-		q.flush()
-		err = q.Transmit(&q.hdr, q.parts)
+	err := q.offer()
+	if c := e.opts.Capture; c != nil && err == nil {
+		c.frame(q.parts...)
 	}
 	clear(q.parts)
-	switch {
-	case err == nil:
+	if err == nil {
 		q.tx.passed++
-		return 0, nil
+		return nil
+	}
+	reason, refusal := refused(err)
+	q.tx.drops[reason]++
+	return refusal
+}
+
+// refused says what an error of Transmit means to the stack.
+func refused(err error) (dropReason, tcpip.Error) {
+	switch {
+	case errors.Is(err, direct.ErrFull):
+		return dropTxFull, &tcpip.ErrNoBufferSpace{}
+	case errors.Is(err, direct.ErrTooLong):
+		return dropTxLong, &tcpip.ErrMessageTooLong{}
 	case errors.Is(err, net.ErrClosed):
 		return dropTxClosed, &tcpip.ErrClosedForSend{}
 	}
-	return dropTxFull, &tcpip.ErrNoBufferSpace{}
+	return dropTxQueue, &tcpip.ErrAborted{}
+}
+
+// offer hands q.hdr and q.parts to the device, a few times if it is full.
+//
+// +checklocks:q.txMu
+func (q *queue) offer() error {
+	if q.closed {
+		return net.ErrClosed
+	}
+	err := q.Transmit(&q.hdr, q.parts)
+	for try := 0; try < fullRetries && errors.Is(err, direct.ErrFull); try++ {
+		q.flush()
+		err = q.Transmit(&q.hdr, q.parts)
+	}
+	return err
 }
 
 // gather collects the packet's pieces in q.parts. Devices take a limited

@@ -3,10 +3,12 @@ package modeswitch
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
 
+	"junction/direct"
 	"junction/switch/queuetest"
 
 	"github.com/stretchr/testify/require"
@@ -165,7 +167,8 @@ func TestTransmitErrors(t *testing.T) {
 		reason string
 	}{
 		{net.ErrClosed, &tcpip.ErrClosedForSend{}, "tx_closed"},
-		{errors.New("device on fire"), &tcpip.ErrNoBufferSpace{}, "tx_full"},
+		{errors.New("device on fire"), &tcpip.ErrAborted{}, "tx_queue_error"},
+		{fmt.Errorf("tap: %w", direct.ErrTooLong), &tcpip.ErrMessageTooLong{}, "tx_too_long"},
 	} {
 		ep, _ := wireEndpoint(t, func(b *Backend) {
 			b.Queues = []Queue{broken{b.Queues[0].(*queuetest.Queue), c.err}}

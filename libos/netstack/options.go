@@ -13,6 +13,7 @@ import (
 	modeswitch "junction/switch"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
@@ -87,16 +88,13 @@ func (o *Options) validateAddresses() error {
 			return fmt.Errorf("%w: address %v is the network or broadcast address of %v", ErrConfig, a, p.Masked())
 		case seen[a]:
 			return fmt.Errorf("%w: address %v is given twice", ErrConfig, a)
-		case a.Is6() && o.mtu() < minMTU6:
-			return fmt.Errorf("%w: address %v needs an MTU of at least %d (RFC 8200), it is %d", ErrConfig, a, minMTU6, o.mtu())
+		case a.Is6() && o.mtu() < header.IPv6MinimumMTU:
+			return fmt.Errorf("%w: address %v needs an MTU of at least %d (RFC 8200), it is %d", ErrConfig, a, header.IPv6MinimumMTU, o.mtu())
 		}
 		seen[a] = true
 	}
 	return nil
 }
-
-// minMTU6 is the smallest MTU of an IPv6 link, in bytes (RFC 8200, section 5).
-const minMTU6 = 1280
 
 func (o *Options) mtu() int {
 	if o.MTU != 0 {

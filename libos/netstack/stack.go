@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
@@ -32,7 +33,7 @@ const (
 // newStack makes a stack without interfaces.
 func newStack(o *Options) (*stack.Stack, error) {
 	s := stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{newIPv4(), newIPv6(), arp.NewProtocol},
+		NetworkProtocols:   []stack.NetworkProtocolFactory{newIPv4(), newIPv6(o), arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 		Clock:              o.Clock,
 		Stats:              o.Stats,
@@ -55,15 +56,18 @@ func newIPv4() stack.NetworkProtocolFactory {
 	return ipv4.NewProtocolWithOptions(ipv4.Options{IGMP: ipv4.IGMPOptions{Enabled: true}})
 }
 
-// newIPv6 makes a link-local address of the MAC address and otherwise sends
-// nothing unasked: no duplicate address detection (static addresses are usable
-// at once), no router solicitation; router advertisements are ignored.
-func newIPv6() stack.NetworkProtocolFactory {
+// newIPv6 makes a link-local address of the MAC address, reports group
+// memberships, and otherwise sends nothing unasked: no duplicate address
+// detection (static addresses are usable at once), no router solicitation;
+// router advertisements are ignored. A link whose MTU is too small for IPv6
+// gets none of it (netstack never finishes a report larger than the MTU).
+func newIPv6(o *Options) stack.NetworkProtocolFactory {
+	able := o.Link == nil || o.mtu() >= header.IPv6MinimumMTU
 	return ipv6.NewProtocolWithOptions(ipv6.Options{
-		AutoGenLinkLocal: true,
+		AutoGenLinkLocal: able,
 		NDPConfigs:       ipv6.NDPConfigurations{HandleRAs: ipv6.HandlingRAsDisabled},
 		DADConfigs:       stack.DADConfigurations{DupAddrDetectTransmits: 0},
-		MLD:              ipv6.MLDOptions{Enabled: true},
+		MLD:              ipv6.MLDOptions{Enabled: able},
 	})
 }
 

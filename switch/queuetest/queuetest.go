@@ -4,18 +4,13 @@
 package queuetest
 
 import (
-	"errors"
 	"net"
 	"sync"
+
+	"junction/direct"
 )
 
 const hdrLen = 10
-
-// ErrFull is returned by Transmit when all slots of the other side are taken.
-var ErrFull = errors.New("queue full")
-
-// ErrTooLong is returned by Transmit for a frame beyond the queue's limit.
-var ErrTooLong = errors.New("frame too long")
 
 // Options configures a pair.
 type Options struct {
@@ -131,7 +126,7 @@ func (p *pipe) put(hdr []byte, parts [][]byte) error {
 		return net.ErrClosed
 	}
 	if p.tail-p.freed == uint64(len(p.slots)) {
-		return ErrFull
+		return direct.ErrFull
 	}
 	slot := &p.slots[p.tail%uint64(len(p.slots))]
 	*slot = append((*slot)[:0], hdr...)
@@ -139,7 +134,7 @@ func (p *pipe) put(hdr []byte, parts [][]byte) error {
 		*slot = append(*slot, b...)
 	}
 	if len(*slot) > p.opts.MaxFrame+hdrLen {
-		return ErrTooLong
+		return direct.ErrTooLong
 	}
 	p.sent++
 	if p.opts.Keep == nil || p.opts.Keep(p.sent-1, *slot) {
