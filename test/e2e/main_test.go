@@ -19,8 +19,6 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
-
-	"junction/internal/lab"
 )
 
 // Binaries under test, set by TestMain.
@@ -52,14 +50,10 @@ func testMain(m *testing.M) int {
 	return code
 }
 
-// setUp builds what the tests need in a directory that anybody may read, and
-// clears away what killed runs have left.
+// setUp builds what the tests need in a directory that anybody may read.
 func setUp() (dir string, err error) {
 	if os.Geteuid() != 0 {
 		return "", fmt.Errorf("these tests make network namespaces: run them as root")
-	}
-	if err := lab.Sweep(); err != nil {
-		return "", err
 	}
 	if dir, err = os.MkdirTemp("", "junction-e2e-"); err != nil {
 		return "", err
