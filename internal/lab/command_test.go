@@ -125,9 +125,10 @@ func TestCloseKillsEverything(t *testing.T) {
 	require.NoError(t, c.Start())
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
-	left, err := l.closeAndCheck()
+	watched, err := l.watch()
 	require.NoError(t, err)
-	require.Empty(t, left)
+	require.NoError(t, l.Close())
+	require.Empty(t, l.leftovers(watched))
 	for _, pid := range append(pids, numbers(t, line)...) {
 		awaitDeath(t, pid)
 	}

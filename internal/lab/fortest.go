@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,41 +25,44 @@ func ForTest(t TB, o Options) *Lab {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
+	watched, err := l.watch()
+	if err != nil {
+		t.Fatalf("%v", errors.Join(err, l.Close()))
+	}
 	t.Cleanup(func() {
 		t.Helper()
-		left, err := l.closeAndCheck()
-		if err != nil {
+		if err := l.Close(); err != nil {
 			t.Errorf("close the lab: %v", err)
 		}
-		for _, what := range left {
+		for _, what := range l.leftovers(watched) {
 			t.Errorf("left behind by lab %s: %s", l.Name(), what)
 		}
 	})
 	return l
 }
 
-// closeAndCheck closes the lab and says what is left of it. Handles keep the
-// namespaces there to look into.
-func (l *Lab) closeAndCheck() (left []string, err error) {
-	var seen []*Namespace
+// watch returns handles of the lab's namespaces that outlive Close.
+func (l *Lab) watch() (watched []*Namespace, err error) {
 	for _, n := range l.Namespaces() {
 		h, err := netns.GetFromPath(n.Path())
 		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", n.Path(), err)
+			return nil, fmt.Errorf("lab: open %s: %w", n.Path(), err)
 		}
-		seen = append(seen, &Namespace{name: n.name, id: n.id, builtin: n.builtin, handle: h})
+		watched = append(watched, &Namespace{name: n.name, id: n.id, builtin: n.builtin, handle: h})
 	}
-	if err := l.Close(); err != nil {
-		return nil, err
-	}
-	for _, n := range seen {
+	return watched, nil
+}
+
+// leftovers says what is left of a closed lab, and ends the watch.
+func (l *Lab) leftovers(watched []*Namespace) (left []string) {
+	for _, n := range watched {
 		left = append(left, n.leftovers()...)
-		_ = n.handle.Close()
+		_ = n.handle.Close() // only read
 	}
 	if _, err := os.Stat(leasePath(l.Name())); err == nil {
 		left = append(left, "file "+leasePath(l.Name()))
 	}
-	return left, nil
+	return left
 }
 
 // leftovers looks for what may remain of a closed namespace.

@@ -120,6 +120,23 @@ func (n *Namespace) changeAddr(what, ifname string, p netip.Prefix, change func(
 	})
 }
 
+// Neighbour tells the kernel an IP neighbour's MAC address, so that it need not
+// ask.
+func (n *Namespace) Neighbour(ifname string, ip netip.Addr, mac net.HardwareAddr) error {
+	return n.netlink(func(h *netlink.Handle) error {
+		link, err := h.LinkByName(ifname)
+		if err == nil {
+			err = h.NeighSet(&netlink.Neigh{
+				LinkIndex: link.Attrs().Index, IP: ip.AsSlice(), HardwareAddr: mac, State: netlink.NUD_PERMANENT,
+			})
+		}
+		if err != nil {
+			return fmt.Errorf("lab: neighbour %v on %s of %s: %w", ip, ifname, n.name, err)
+		}
+		return nil
+	})
+}
+
 // SetOffloads switches the segmentation and checksum offloads of a NIC on or
 // off.
 func (n *Namespace) SetOffloads(ifname string, on bool) error {
