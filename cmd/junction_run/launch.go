@@ -46,6 +46,7 @@ func execute(s *cli.Settings, n *network, std stdio, logger *slog.Logger, sigs *
 		return report{}, err
 	}
 	defer closing(logger, "instance", inst.Close)
+	defer sigs.detach() // before Close
 	if err := sigs.attach(inst); err != nil {
 		return report{}, err
 	}

@@ -46,9 +46,9 @@ func (n *network) openLink(ctx context.Context, s *cli.Settings, logger *slog.Lo
 	if err := n.openCapture(s.Pcap); err != nil {
 		return err
 	}
-	dev, err := direct.Open(ctx, direct.Options{
-		NIC: s.NIC, Driver: s.Driver, Queues: s.Queues, MTU: s.MTU, MAC: s.MAC, Logger: logger,
-	})
+	opts := deviceOptions(s)
+	opts.Logger = logger
+	dev, err := direct.Open(ctx, opts)
 	if err != nil {
 		return deviceError(ctx, s.NIC, err)
 	}
@@ -69,6 +69,10 @@ func (n *network) openCapture(path string) (err error) {
 	}
 	n.capture, err = modeswitch.NewCapture(n.file)
 	return err
+}
+
+func deviceOptions(s *cli.Settings) direct.Options {
+	return direct.Options{NIC: s.NIC, Driver: s.Driver, Queues: s.Queues, MTU: s.MTU, MAC: s.MAC}
 }
 
 // backend describes a device to the link endpoint.

@@ -249,6 +249,41 @@ func TestNoPrivileges(t *testing.T) {
 	require.Contains(t, stderr, "run as root")
 }
 
+func TestCheck(t *testing.T) {
+	l := lab.ForTest(t, lab.Options{})
+	var r struct {
+		Schema       int
+		Kernel       string
+		Processors   int
+		Engines      []string
+		Capabilities map[string]bool
+		NICs         []string
+		NIC          struct{ Driver, Attach string }
+		NICError     string `json:"nic_error"`
+	}
+	stdout, stderr, code := inLab(t, l, "--check", "--json", "--nic", lab.ServerNIC, "--driver", "afxdp")
+	require.Equal(t, 0, code, stderr)
+	require.NoError(t, json.Unmarshal([]byte(stdout), &r), stdout)
+	require.Equal(t, 1, r.Schema)
+	require.NotEmpty(t, r.Kernel)
+	require.Positive(t, r.Processors)
+	require.Equal(t, []string{"systrap"}, r.Engines)
+	require.Equal(t, map[string]bool{"CAP_NET_ADMIN": true, "CAP_NET_RAW": true, "CAP_BPF": true}, r.Capabilities)
+	require.Equal(t, []string{lab.ServerNIC}, r.NICs)
+	require.Equal(t, "afxdp", r.NIC.Driver)
+	require.Equal(t, "native", r.NIC.Attach)
+
+	stdout, stderr, code = inLab(t, l, "--check", "--json", "--nic", "none", "--driver", "afxdp")
+	require.Equal(t, 1, code)
+	require.NoError(t, json.Unmarshal([]byte(stdout), &r), stdout)
+	require.Contains(t, r.NICError, "--nic none: no such NIC")
+	require.Contains(t, stderr, `{"error":"--nic none: no such NIC`)
+
+	stdout, _, code = process(t, asNobody, "--check")
+	require.Equal(t, 0, code)
+	require.Regexp(t, `capabilities.CAP_NET_RAW +false`, stdout)
+}
+
 func TestStatisticsAddUp(t *testing.T) {
 	l := lab.ForTest(t, lab.Options{})
 	pcap := filepath.Join(t.TempDir(), "p")

@@ -32,7 +32,7 @@ func run(args []string, std stdio) int {
 			code, err = launch(s, std)
 			return err
 		},
-		Check: func(nic string, json bool) error { return check(std.out, nic, json) },
+		Check: func(s *cli.Settings, json bool) error { return check(std.out, s, json) },
 	})
 	cmd.SetArgs(args)
 	cmd.SetOut(std.out)

@@ -80,6 +80,13 @@ func (s *signals) attach(program receiver) error {
 	return context.Cause(s.ctx)
 }
 
+// detach sends signals on to nobody, for the program has ended.
+func (s *signals) detach() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.program = nil
+}
+
 // stop gives the signals their former meaning back.
 func (s *signals) stop() {
 	signal.Stop(s.ch)

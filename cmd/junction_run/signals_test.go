@@ -29,6 +29,10 @@ func TestSignalsReachTheProgram(t *testing.T) {
 		require.Equal(t, sig, <-p.got)
 	}
 	require.NoError(t, s.ctx.Err())
+
+	s.detach()
+	s.handle(unix.SIGTERM)
+	require.Empty(t, p.got)
 }
 
 func TestSignalsEndTheSetUp(t *testing.T) {

@@ -30,7 +30,7 @@ func parse(host Host, args ...string) (*Settings, error) {
 	var got *Settings
 	cmd := New(host, "v", Actions{
 		Run:   func(s *Settings) error { got = s; return nil },
-		Check: func(string, bool) error { return nil },
+		Check: func(*Settings, bool) error { return nil },
 	})
 	cmd.SetArgs(args)
 	cmd.SetOut(io.Discard)
@@ -161,6 +161,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"ls", "-l", ""}, "unknown shorthand flag: 'l' in -l; see junction_run --help (the program's own flags go after --)"},
 		{[]string{"ls", "x", ""}, `no -- before the program; write junction_run [CONFIG] [flags] -- ls x if "ls" is the program`},
 		{[]string{file, "ls"}, `"ls": one configuration file at most can stand before --`},
+		{[]string{"--check"}, `--check runs nothing; remove "p"`},
 		{[]string{"--bogus"}, "unknown flag: --bogus; see junction_run --help"},
 		{[]string{"--nic", ""}, "--nic needs a value"},
 		{[]string{"--mode", "fast"}, `--mode "fast": accepted: direct, none`},
@@ -265,12 +266,12 @@ func TestWantsJSON(t *testing.T) {
 }
 
 func TestCheckNeedsNoProgram(t *testing.T) {
-	var nic string
+	var got *Settings
 	var json bool
-	cmd := New(testHost, "v", Actions{Check: func(n string, j bool) error { nic, json = n, j; return nil }})
-	cmd.SetArgs([]string{"--check", "--nic", "va:2", "--json"})
+	cmd := New(testHost, "v", Actions{Check: func(s *Settings, j bool) error { got, json = s, j; return nil }})
+	cmd.SetArgs([]string{"--check", "--nic", "va:2", "--driver", "tap", "--mtu", "9000", "--json"})
 	require.NoError(t, cmd.Execute())
-	require.Equal(t, "va", nic)
+	require.Equal(t, &Settings{NIC: "va", Queues: 2, Driver: "tap", MTU: 9000}, got)
 	require.True(t, json)
 }
 

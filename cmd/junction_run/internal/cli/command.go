@@ -21,7 +21,8 @@ CONFIG; 1 if the instance could not be set up.`
 const examples = `  junction_run -- uname -a
   junction_run --nic veth0 --ip 198.18.0.2/24 --gateway 198.18.0.1 -- redis-server --protected-mode no
   junction_run server.config --nic eth1:2 --stats -- /usr/sbin/nginx
-  junction_run --check --nic veth0`
+  junction_run --check --nic veth0
+  junction_run completion bash > /etc/bash_completion.d/junction_run`
 
 // New returns the command. It reads what it needs of host and calls one of the actions.
 func New(host Host, version string, act Actions) *cobra.Command {
@@ -41,7 +42,10 @@ func New(host Host, version string, act Actions) *cobra.Command {
 		DisableAutoGenTag:     true, // the manual page is the same whenever it is made
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if f.check {
-				return act.Check(f.nic, f.json)
+				if len(args) > 0 {
+					return usagef("--check runs nothing; remove %q", args[0])
+				}
+				return act.Check(&Settings{NIC: f.nic, Queues: f.queues, Driver: f.driver, MTU: f.mtu}, f.json)
 			}
 			s, err := f.settings(host, args, cmd.ArgsLenAtDash())
 			if err != nil {

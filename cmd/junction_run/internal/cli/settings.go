@@ -71,6 +71,7 @@ type Host struct {
 type Actions struct {
 	// Run runs an instance until its program ends.
 	Run func(*Settings) error
-	// Check prints what the host offers; nic may be empty.
-	Check func(nic string, json bool) error
+	// Check prints what the host offers. Of the settings only NIC, Queues,
+	// Driver and MTU are set, if their flags are.
+	Check func(s *Settings, json bool) error
 }
