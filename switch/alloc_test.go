@@ -25,6 +25,7 @@ func (*device) Receive([][]byte) (int, error) { return 0, nil }
 func (*device) Release()                      {}
 func (*device) Wait() error                   { return nil }
 func (*device) Wake()                         {}
+func (*device) TransmitWait() error           { return nil }
 func (d *device) Flush() error                { d.flushed++; return nil }
 func (d *device) Transmit(_ *[VnetHdrLen]byte, parts [][]byte) error {
 	d.sent += len(parts)

@@ -27,8 +27,12 @@ type Queue interface {
 	// with hdr and parts when it returns. Errors: direct.ErrFull (Flush makes
 	// room), direct.ErrTooLong, net.ErrClosed.
 	Transmit(hdr *[VnetHdrLen]byte, parts [][]byte) error
-	// Flush makes the device send what is queued.
+	// Flush makes the device send what is queued. direct.ErrFull: it has not
+	// taken all of it; flush again after TransmitWait.
 	Flush() error
+	// TransmitWait blocks until there may be room, Wake is called, or the
+	// queue is closed. It belongs to the transmit side.
+	TransmitWait() error
 }
 
 // Backend is what an Endpoint sends to and receives from.

@@ -108,7 +108,7 @@ func (e *Endpoint) Start(s *stack.Stack, id tcpip.NICID) error {
 	return nil
 }
 
-// stop makes the receiving goroutines end soon.
+// stop makes the goroutines end soon.
 func (e *Endpoint) stop() {
 	e.stopped.Store(true)
 	for _, q := range e.queues {
@@ -143,15 +143,15 @@ func (*Endpoint) Wait() {}
 // waits for them, and refuses packets from then on. It may be called more than
 // once, but not from a receiving goroutine or with a lock of the stack held.
 func (e *Endpoint) Close() {
+	for _, q := range e.queues {
+		q.close()
+	}
 	e.stop()
 	e.mu.Lock()
 	action := e.onClose
 	e.onClose = nil
 	e.mu.Unlock()
 	e.workers.Wait()
-	for _, q := range e.queues {
-		q.close()
-	}
 	if action != nil {
 		action()
 	}

@@ -78,7 +78,7 @@ func (h *host) settle(t testing.TB, n uint64) Stats {
 }
 
 func requireConserved(t require.TestingT, s Stats) {
-	rx, tx := s.RxDelivered, s.TxSent
+	rx, tx := s.RxDelivered, s.TxSent+s.TxWaiting
 	for name, n := range s.Drops {
 		if strings.HasPrefix(name, "rx_") {
 			rx += n
@@ -87,7 +87,7 @@ func requireConserved(t require.TestingT, s Stats) {
 		}
 	}
 	require.Equal(t, s.RxPackets, rx, "received = delivered + dropped: %+v", s)
-	require.Equal(t, s.TxPackets, tx, "offered = sent + dropped: %+v", s)
+	require.Equal(t, s.TxPackets, tx, "offered = sent + waiting + dropped: %+v", s)
 }
 
 func TestNewRefuses(t *testing.T) {

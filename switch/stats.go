@@ -41,7 +41,7 @@ func (c *counters) add(o *counters) {
 // Stats counts what an endpoint did. At any moment
 //
 //	RxPackets = RxDelivered + the drops whose names begin with rx_
-//	TxPackets = TxSent + the drops whose names begin with tx_
+//	TxPackets = TxSent + TxWaiting + the drops whose names begin with tx_
 type Stats struct {
 	// RxPackets and RxBytes count the frames taken from the back end.
 	RxPackets uint64 `json:"rx_packets"`
@@ -57,6 +57,8 @@ type Stats struct {
 	TxBytes   uint64 `json:"tx_bytes"`
 	// TxSent counts the frames that the back end took.
 	TxSent uint64 `json:"tx_sent"`
+	// TxWaiting is how many frames wait for a full device.
+	TxWaiting uint64 `json:"tx_waiting"`
 	// TxFlushes counts the kicks that made it send them.
 	TxFlushes uint64 `json:"tx_flushes"`
 	// Drops counts packets that went no further, by reason. Reasons that never
@@ -67,17 +69,19 @@ type Stats struct {
 // Stats returns a snapshot. It may be called at any time.
 func (e *Endpoint) Stats() Stats {
 	var rx, tx counters
+	var waiting int
 	for _, q := range e.queues {
 		q.rxMu.Lock()
 		rx.add(&q.rx)
 		q.rxMu.Unlock()
 		q.txMu.Lock()
 		tx.add(&q.tx)
+		waiting += len(q.backlog)
 		q.txMu.Unlock()
 	}
 	s := Stats{
 		RxPackets: rx.packets, RxBytes: rx.bytes, RxDelivered: rx.passed, RxBatches: rx.calls, RxSleeps: rx.wakes,
-		TxPackets: tx.packets, TxBytes: tx.bytes, TxSent: tx.passed, TxFlushes: tx.calls,
+		TxPackets: tx.packets, TxBytes: tx.bytes, TxSent: tx.passed, TxWaiting: uint64(waiting), TxFlushes: tx.calls,
 		Drops: make(map[string]uint64),
 	}
 	rx.add(&tx)

@@ -13,10 +13,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
-// fullRetries is how often a packet is offered again to a queue that is full,
-// each time after a flush. The stack must not block here.
-const fullRetries = 8
-
 // maxParts is the number of pieces, after which a packet is made contiguous.
 const maxParts = 64
 
@@ -34,6 +30,12 @@ type queue struct {
 	// flushing: somebody is about to flush; who finds it set need not.
 	// +checklocks:txMu
 	flushing bool
+	// waiting: the device is full, and a goroutine that waits for it has the
+	// transmit side; packets go to backlog.
+	// +checklocks:txMu
+	waiting bool
+	// +checklocks:txMu
+	backlog []*stack.PacketBuffer
 	// +checklocks:txMu
 	closed bool
 	// hdr and parts describe the packet being sent; kept to save allocations.
@@ -93,75 +95,95 @@ func (e *Endpoint) writePacket(pkt *stack.PacketBuffer) tcpip.Error {
 		q = e.queues[flowHash(pkt)%n]
 	}
 	q.txMu.Lock()
-	err := q.send(pkt, e)
-	if err != nil || q.flushing {
-		q.txMu.Unlock()
-		return err
+	defer q.txMu.Unlock()
+	q.tx.packets++
+	q.tx.bytes += uint64(pkt.Size())
+	if q.closed {
+		return q.refuse(net.ErrClosed)
 	}
-	q.flushing = true
-	q.txMu.Unlock()
-	// Others that are ready to send get the chance to, so that one kick serves all.
-	runtime.Gosched()
-	q.txMu.Lock()
-	q.flushing = false
-	q.flush()
-	q.txMu.Unlock()
+	if q.waiting {
+		return q.keep(pkt)
+	}
+	if err := q.send(e, pkt); err == errKept {
+		return nil
+	} else if err != nil {
+		return q.refuse(err)
+	}
+	if !q.flushing {
+		q.kick(e)
+	}
 	return nil
 }
 
-// send offers one packet to the device and counts what became of it.
+// kick flushes, after others that are ready to send have had the chance to, so
+// that one system call serves all.
 //
 // +checklocks:q.txMu
-func (q *queue) send(pkt *stack.PacketBuffer, e *Endpoint) tcpip.Error {
-	size := pkt.Size()
-	q.tx.packets++
-	q.tx.bytes += uint64(size)
-	encodeVnet(&q.hdr, pkt)
-	if size > e.opts.Backend.MTU+header.EthernetMinimumSize && q.hdr[1] == vnetGSONone {
-		q.tx.drops[dropTxLong]++
-		return &tcpip.ErrMessageTooLong{}
+func (q *queue) kick(e *Endpoint) {
+	q.flushing = true
+	q.txMu.Unlock()
+	runtime.Gosched()
+	q.txMu.Lock()
+	q.flushing = false
+	if !q.waiting && !q.closed && q.flush() != nil {
+		q.wait(e)
 	}
-	q.gather(pkt)
-	err := q.offer()
-	if c := e.opts.Capture; c != nil && err == nil {
-		c.frame(q.parts...)
-	}
-	clear(q.parts)
-	if err == nil {
-		q.tx.passed++
-		return nil
-	}
-	reason, refusal := refused(err)
-	q.tx.drops[reason]++
-	return refusal
 }
 
-// refused says what an error of Transmit means to the stack.
-func refused(err error) (dropReason, tcpip.Error) {
-	switch {
-	case errors.Is(err, direct.ErrFull):
-		return dropTxFull, &tcpip.ErrNoBufferSpace{}
-	case errors.Is(err, direct.ErrTooLong):
-		return dropTxLong, &tcpip.ErrMessageTooLong{}
-	case errors.Is(err, net.ErrClosed):
-		return dropTxClosed, &tcpip.ErrClosedForSend{}
-	}
-	return dropTxQueue, &tcpip.ErrAborted{}
-}
-
-// offer hands q.hdr and q.parts to the device, a few times if it is full.
+// send hands one packet to the device. When the device is full, the packet is
+// kept and errKept returned.
 //
 // +checklocks:q.txMu
-func (q *queue) offer() error {
-	if q.closed {
-		return net.ErrClosed
+func (q *queue) send(e *Endpoint, pkt *stack.PacketBuffer) error {
+	err := q.transmit(e, pkt)
+	if errors.Is(err, direct.ErrFull) && q.flush() == nil {
+		err = q.transmit(e, pkt)
 	}
-	err := q.Transmit(&q.hdr, q.parts)
-	for try := 0; try < fullRetries && errors.Is(err, direct.ErrFull); try++ {
-		q.flush()
-		err = q.Transmit(&q.hdr, q.parts)
+	if errors.Is(err, direct.ErrFull) {
+		q.backlog = append(q.backlog, pkt.IncRef())
+		q.wait(e)
+		return errKept
 	}
 	return err
+}
+
+// transmit offers one packet to the device.
+//
+// +checklocks:q.txMu
+func (q *queue) transmit(e *Endpoint, pkt *stack.PacketBuffer) error {
+	encodeVnet(&q.hdr, pkt)
+	if pkt.Size() > e.opts.Backend.MTU+header.EthernetMinimumSize && q.hdr[1] == vnetGSONone {
+		return direct.ErrTooLong
+	}
+	q.gather(pkt)
+	defer clear(q.parts)
+	if err := q.Transmit(&q.hdr, q.parts); err != nil {
+		return err
+	}
+	if c := e.opts.Capture; c != nil {
+		c.frame(q.parts...)
+	}
+	q.tx.passed++
+	return nil
+}
+
+// refuse counts a packet that is not sent and says so to the stack.
+//
+// +checklocks:q.txMu
+func (q *queue) refuse(err error) tcpip.Error {
+	switch {
+	case errors.Is(err, direct.ErrFull):
+		q.tx.drops[dropTxFull]++
+		return &tcpip.ErrNoBufferSpace{}
+	case errors.Is(err, direct.ErrTooLong):
+		q.tx.drops[dropTxLong]++
+		return &tcpip.ErrMessageTooLong{}
+	case errors.Is(err, net.ErrClosed):
+		q.tx.drops[dropTxClosed]++
+		return &tcpip.ErrClosedForSend{}
+	}
+	q.tx.drops[dropTxQueue]++
+	return &tcpip.ErrAborted{}
 }
 
 // gather collects the packet's pieces in q.parts. Devices take a limited
@@ -191,10 +213,14 @@ func (q *queue) gather(pkt *stack.PacketBuffer) {
 	q.parts = append(q.parts[:0], q.linear)
 }
 
-// flush kicks the device. An error shows again in the next Transmit.
+// flush makes the device send. Of its errors only direct.ErrFull matters: it
+// has not taken all and must be flushed again. The others show in Transmit too.
 //
 // +checklocks:q.txMu
-func (q *queue) flush() {
+func (q *queue) flush() error {
 	q.tx.calls++
-	_ = q.Flush()
+	if err := q.Flush(); errors.Is(err, direct.ErrFull) {
+		return err
+	}
+	return nil
 }

@@ -2,11 +2,14 @@ package modeswitch
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"junction/direct"
 	"junction/switch/queuetest"
@@ -120,18 +123,88 @@ func TestTransmitTooLong(t *testing.T) {
 	requireConserved(t, ep.Stats())
 }
 
+// What a full device does not take is kept in order, up to a limit, and sent
+// when there is room.
 func TestTransmitFull(t *testing.T) {
+	const slots, more = 1024, 7
 	ep, wire := wireEndpoint(t, nil)
-	pkt := outgoing(ep, stack.GSO{}, make([]byte, 10))
-	defer pkt.DecRef()
-	for range 1024 {
-		require.Nil(t, ep.QDisc().WritePacket(pkt))
+	for n := range slots + maxBacklog {
+		require.Nil(t, write(ep, n))
 	}
-	require.IsType(t, &tcpip.ErrNoBufferSpace{}, ep.QDisc().WritePacket(pkt))
-	require.Equal(t, map[string]uint64{"tx_full": 1}, ep.Stats().Drops)
+	for n := range more {
+		require.IsType(t, &tcpip.ErrNoBufferSpace{}, write(ep, n))
+	}
+	s := ep.Stats()
+	require.Equal(t, map[string]uint64{"tx_full": more}, s.Drops)
+	require.Equal(t, uint64(maxBacklog), s.TxWaiting)
+	requireConserved(t, s)
+	batch := make([][]byte, 10)
+	for next := 0; next < slots+maxBacklog; {
+		n, err := wire.Receive(batch)
+		require.NoError(t, err)
+		for _, b := range batch[:n] {
+			require.Equal(t, uint32(next), binary.BigEndian.Uint32(b[VnetHdrLen+54:]))
+			next++
+		}
+		wire.Release()
+		if n == 0 {
+			require.NoError(t, wire.Wait())
+		}
+	}
+	require.Eventually(t, func() bool { return write(ep, 0) == nil && ep.Stats().TxWaiting == 0 }, time.Minute, time.Millisecond)
 	requireConserved(t, ep.Stats())
-	receiveMany(t, wire, 1024)
-	require.Nil(t, ep.QDisc().WritePacket(pkt), "room again")
+}
+
+// write sends a packet with the number n in it.
+func write(ep *Endpoint, n int) tcpip.Error {
+	pkt := outgoing(ep, stack.GSO{}, binary.BigEndian.AppendUint32(nil, uint32(n)))
+	defer pkt.DecRef()
+	return ep.QDisc().WritePacket(pkt)
+}
+
+// A device that is closed while it is full ends the wait and is charged with
+// what it has not taken.
+func TestCloseWhileFull(t *testing.T) {
+	for _, closeDevice := range []bool{false, true} {
+		ep, wire := wireEndpoint(t, nil)
+		for n := range 1024 + 10 {
+			require.Nil(t, write(ep, n))
+		}
+		require.Equal(t, uint64(10), ep.Stats().TxWaiting)
+		if closeDevice {
+			wire.Close()
+		}
+		ep.Close()
+		require.Equal(t, map[string]uint64{"tx_closed": 10}, ep.Stats().Drops)
+		requireConserved(t, ep.Stats())
+	}
+}
+
+// busy is a queue whose Flush leaves frames behind a few times.
+type busy struct {
+	*queuetest.Queue
+	times atomic.Int32
+}
+
+func (b *busy) Flush() error {
+	if b.times.Add(-1) >= 0 {
+		return direct.ErrFull
+	}
+	return b.Queue.Flush()
+}
+
+func (b *busy) TransmitWait() error { return nil }
+
+func TestFlushIsRepeated(t *testing.T) {
+	b := &busy{}
+	ep, wire := wireEndpoint(t, func(be *Backend) {
+		b.Queue = be.Queues[0].(*queuetest.Queue)
+		be.Queues[0] = b
+	})
+	b.times.Store(5)
+	require.Nil(t, write(ep, 0))
+	require.NoError(t, wire.Wait())
+	receiveMany(t, wire, 1)
 }
 
 func receiveMany(t testing.TB, wire *queuetest.Queue, n int) {

@@ -83,7 +83,7 @@ func pair(t testing.TB, l link) (a, b *Network) {
 func requireConserved(t testing.TB, n *Network) {
 	t.Helper()
 	s := n.opts.Link.Stats()
-	rx, tx := s.RxDelivered, s.TxSent
+	rx, tx := s.RxDelivered, s.TxSent+s.TxWaiting
 	for name, c := range s.Drops {
 		if name[:3] == "rx_" {
 			rx += c
@@ -92,7 +92,7 @@ func requireConserved(t testing.TB, n *Network) {
 		}
 	}
 	require.Equal(t, s.RxPackets, rx, "received = delivered + dropped: %+v", s)
-	require.Equal(t, s.TxPackets, tx, "offered = sent + dropped: %+v", s)
+	require.Equal(t, s.TxPackets, tx, "offered = sent + waiting + dropped: %+v", s)
 }
 
 // family is one of the two address families, with the address of host 1.

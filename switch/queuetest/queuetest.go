@@ -38,7 +38,7 @@ type pipe struct {
 	slots                    [][]byte
 	freed, head, shown, tail uint64
 	sent                     uint64
-	woken, closed            bool
+	woken, txWoken, closed   bool
 }
 
 func newPipe(o Options) *pipe {
@@ -81,6 +81,7 @@ func (q *Queue) Release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.freed = p.head
+	p.some.Broadcast()
 }
 
 // Wait blocks until a frame waits, Wake or Close.
@@ -98,12 +99,16 @@ func (q *Queue) Wait() error {
 	return nil
 }
 
-// Wake ends the current or the next Wait.
+// Wake ends the current or the next Wait and TransmitWait.
 func (q *Queue) Wake() {
 	q.in.mu.Lock()
-	defer q.in.mu.Unlock()
 	q.in.woken = true
 	q.in.some.Broadcast()
+	q.in.mu.Unlock()
+	q.out.mu.Lock()
+	q.out.txWoken = true
+	q.out.some.Broadcast()
+	q.out.mu.Unlock()
 }
 
 // Transmit queues a frame; the other side sees it after Flush.
@@ -154,6 +159,21 @@ func (q *Queue) Flush() error {
 	if p.shown != p.tail {
 		p.shown = p.tail
 		p.some.Broadcast()
+	}
+	return nil
+}
+
+// TransmitWait blocks until the other side has given frames back, Wake or Close.
+func (q *Queue) TransmitWait() error {
+	p := q.out
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.tail-p.freed == uint64(len(p.slots)) && !p.txWoken && !p.closed {
+		p.some.Wait()
+	}
+	p.txWoken = false
+	if p.closed {
+		return net.ErrClosed
 	}
 	return nil
 }
