@@ -7,18 +7,15 @@ import (
 	bin "encoding/binary"
 	"encoding/json"
 	"errors"
-	"net/netip"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/vishvananda/netlink"
 
 	"junction/internal/lab"
 )
@@ -166,182 +163,13 @@ func TestSignalKillsTheProgram(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Start())
 	line := make([]byte, len("ready\n"))
-	_, err = out.Read(line)
+	_, err = io.ReadFull(out, line)
 	require.NoError(t, err)
 	require.NoError(t, c.Process.Signal(syscall.SIGUSR1))
-	n, err := out.Read(line)
+	n, err := io.ReadFull(out, line[:len("usr1\n")])
 	require.NoError(t, err)
 	require.Equal(t, "usr1\n", string(line[:n]))
 	require.NoError(t, c.Process.Signal(syscall.SIGTERM))
 	require.Error(t, c.Wait())
 	require.Equal(t, 143, c.ProcessState.ExitCode())
-}
-
-// directFlags give an instance the NIC of a lab.
-var directFlags = []string{"--nic", lab.ServerNIC, "--driver", "afxdp", "--ip", lab.ServerAddr4.String()}
-
-// with is append to a copy.
-func with(flags []string, more ...string) []string { return slices.Concat(flags, more) }
-
-func TestNICErrors(t *testing.T) {
-	l := lab.ForTest(t, lab.Options{})
-	for _, tc := range []struct{ args, want string }{
-		{"--nic none --driver afxdp --ip 198.18.0.2/24", "--nic none: no such NIC: "},
-		{"--nic none --driver afxdp --ip 198.18.0.2/24", "NICs here that may be used: " + lab.ServerNIC},
-		{"--nic lo --driver afxdp --ip 198.18.0.2/24", "--nic lo: "},
-	} {
-		_, stderr, code := inLab(t, l, append(strings.Fields(tc.args), "--", "true")...)
-		require.Equal(t, 1, code)
-		requireError(t, stderr, tc.want)
-	}
-	_, stderr, code := inLab(t, l, "--mode", "direct", "--", "true")
-	require.Equal(t, 2, code)
-	requireError(t, stderr, "add --nic IF; there are: "+lab.ServerNIC)
-}
-
-// The NIC by which the host lives is neither offered nor taken.
-func TestNICOfTheDefaultRoute(t *testing.T) {
-	l := lab.ForTest(t, lab.Options{})
-	require.NoError(t, l.Server.AddAddr(lab.ServerNIC, netip.MustParsePrefix("198.18.0.9/24")))
-	require.NoError(t, l.Server.Do(func() error {
-		return netlink.RouteAdd(&netlink.Route{Gw: lab.ClientAddr4.Addr().AsSlice()})
-	}))
-	_, stderr, code := inLab(t, l, with(directFlags, "--", "true")...)
-	require.Equal(t, 1, code)
-	requireError(t, stderr, lab.ServerNIC+" would be cut off")
-	_, stderr, code = inLab(t, l, "--mode", "direct", "--", "true")
-	require.Equal(t, 2, code)
-	requireError(t, stderr, "there is none here but loopback and the one with the default route")
-}
-
-func TestNICInUse(t *testing.T) {
-	l := lab.ForTest(t, lab.Options{})
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	first := l.Server.Command(ctx, binary, with(directFlags, "--", "sh", "-c", "echo ready; read line")...)
-	in, err := first.StdinPipe()
-	require.NoError(t, err)
-	out, err := first.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, first.Start())
-	line := make([]byte, len("ready\n"))
-	_, err = out.Read(line)
-	require.NoError(t, err)
-
-	_, stderr, code := inLab(t, l, with(directFlags, "--", "true")...)
-	require.Equal(t, 1, code)
-	requireError(t, stderr, "--nic "+lab.ServerNIC+": NIC is in use")
-
-	require.NoError(t, in.Close())
-	require.Error(t, first.Wait(), "read fails at the end of the input")
-	_, stderr, code = inLab(t, l, with(directFlags, "--", "true")...)
-	require.Equal(t, 0, code, stderr)
-}
-
-func TestNoPrivileges(t *testing.T) {
-	l := lab.ForTest(t, lab.Options{})
-	c := l.Server.Command(t.Context(), binary, with(directFlags, "--", "true")...)
-	c.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
-	c.Dir = "/"
-	_, stderr, code := finish(t, c.Cmd, c.Run)
-	require.Equal(t, 1, code)
-	requireError(t, stderr, "CAP_")
-	require.Contains(t, stderr, "run as root")
-}
-
-func TestCheck(t *testing.T) {
-	l := lab.ForTest(t, lab.Options{})
-	var r struct {
-		Schema       int
-		Kernel       string
-		Processors   int
-		Engines      []string
-		Capabilities map[string]bool
-		NICs         []string
-		NIC          struct{ Driver, Attach string }
-		NICError     string `json:"nic_error"`
-	}
-	stdout, stderr, code := inLab(t, l, "--check", "--json", "--nic", lab.ServerNIC, "--driver", "afxdp")
-	require.Equal(t, 0, code, stderr)
-	require.NoError(t, json.Unmarshal([]byte(stdout), &r), stdout)
-	require.Equal(t, 1, r.Schema)
-	require.NotEmpty(t, r.Kernel)
-	require.Positive(t, r.Processors)
-	require.Equal(t, []string{"systrap"}, r.Engines)
-	require.Equal(t, map[string]bool{"CAP_NET_ADMIN": true, "CAP_NET_RAW": true, "CAP_BPF": true}, r.Capabilities)
-	require.Equal(t, []string{lab.ServerNIC}, r.NICs)
-	require.Equal(t, "afxdp", r.NIC.Driver)
-	require.Equal(t, "native", r.NIC.Attach)
-
-	stdout, stderr, code = inLab(t, l, "--check", "--json", "--nic", "none", "--driver", "afxdp")
-	require.Equal(t, 1, code)
-	require.NoError(t, json.Unmarshal([]byte(stdout), &r), stdout)
-	require.Contains(t, r.NICError, "--nic none: no such NIC")
-	require.Contains(t, stderr, `{"error":"--nic none: no such NIC`)
-
-	stdout, _, code = process(t, asNobody, "--check")
-	require.Equal(t, 0, code)
-	require.Regexp(t, `capabilities.CAP_NET_RAW +false`, stdout)
-}
-
-func TestStatisticsAddUp(t *testing.T) {
-	l := lab.ForTest(t, lab.Options{})
-	pcap := filepath.Join(t.TempDir(), "p")
-	const client = `import socket
-c = socket.create_connection(("198.18.0.1", 7))
-c.sendall(b"x" * 100000)
-c.shutdown(socket.SHUT_WR)
-c.recv(1)`
-	ln, err := l.Client.Listen("tcp", "198.18.0.1:7")
-	require.NoError(t, err)
-	defer ln.Close()
-	go func() {
-		c, err := ln.Accept()
-		if err != nil {
-			return // the listener is closed when the test fails
-		}
-		defer c.Close()
-		_, _ = new(bytes.Buffer).ReadFrom(c)
-	}()
-	_, stderr, code := inLab(t, l, with(directFlags, "--stats=json", "--pcap", pcap, "--", "python3", "-c", client)...)
-	require.Equal(t, 0, code, stderr)
-	var r struct {
-		Schema   int
-		Syscalls uint64
-		Mode     string
-		Device   struct {
-			Driver    string
-			RxPackets uint64            `json:"rx_packets"`
-			TxPackets uint64            `json:"tx_packets"`
-			Drops     map[string]uint64 `json:"drops"`
-		}
-		Link struct {
-			RxPackets   uint64            `json:"rx_packets"`
-			RxDelivered uint64            `json:"rx_delivered"`
-			TxPackets   uint64            `json:"tx_packets"`
-			TxSent      uint64            `json:"tx_sent"`
-			TxBytes     uint64            `json:"tx_bytes"`
-			Drops       map[string]uint64 `json:"drops"`
-		}
-	}
-	require.NoError(t, json.Unmarshal([]byte(stderr), &r), stderr)
-	require.Equal(t, 1, r.Schema)
-	require.Equal(t, "direct", r.Mode)
-	require.Equal(t, "afxdp", r.Device.Driver)
-	require.NotZero(t, r.Syscalls)
-	require.Greater(t, r.Link.TxBytes, uint64(100000))
-	rx, tx := r.Link.RxDelivered, r.Link.TxSent
-	for reason, n := range r.Link.Drops {
-		if strings.HasPrefix(reason, "rx_") {
-			rx += n
-		} else {
-			tx += n
-		}
-	}
-	require.Equal(t, r.Link.RxPackets, rx)
-	require.Equal(t, r.Link.TxPackets, tx)
-	require.Equal(t, r.Device.RxPackets, r.Link.RxPackets)
-	info, err := os.Stat(pcap)
-	require.NoError(t, err)
-	require.Greater(t, info.Size(), int64(100000))
 }
