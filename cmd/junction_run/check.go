@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"runtime"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"junction/cmd/junction_run/internal/cli"
@@ -67,15 +69,22 @@ func (r hostReport) write(w io.Writer, asJSON bool) error {
 	return writeTable(w, r)
 }
 
-// tryNIC opens the NIC of s and gives it back.
+// tryNIC opens the NIC of s and gives it back as it was: an instance sets a
+// NIC up that is down, a question must not.
 func tryNIC(s *cli.Settings) (*direct.Mode, error) {
 	ctx := context.Background()
+	before, err := netlink.LinkByName(s.NIC)
+	wasDown := err == nil && before.Attrs().Flags&net.FlagUp == 0
 	d, err := direct.Open(ctx, deviceOptions(s))
 	if err != nil {
 		return nil, deviceError(ctx, s.NIC, err)
 	}
 	mode := d.Mode()
-	return &mode, d.Close()
+	err = d.Close()
+	if wasDown {
+		err = errors.Join(err, netlink.LinkSetDown(before))
+	}
+	return &mode, err
 }
 
 // needed are the capabilities of direct mode, by their names in

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -94,6 +95,13 @@ func TestNoPrivileges(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	l := lab.ForTest(t, lab.Options{})
+	var nic netlink.Link
+	require.NoError(t, l.Server.Do(func() (err error) {
+		if nic, err = netlink.LinkByName(lab.ServerNIC); err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(nic)
+	}))
 	var r struct {
 		Schema       int
 		Kernel       string
@@ -115,6 +123,8 @@ func TestCheck(t *testing.T) {
 	require.Equal(t, []string{lab.ServerNIC}, r.NICs)
 	require.Equal(t, "afxdp", r.NIC.Driver)
 	require.Equal(t, "native", r.NIC.Attach)
+	require.NoError(t, l.Server.Do(func() (err error) { nic, err = netlink.LinkByName(lab.ServerNIC); return err }))
+	require.Zero(t, nic.Attrs().Flags&net.FlagUp, "the NIC is left as it was")
 
 	stdout, stderr, code = inLab(t, l, "--check", "--json", "--nic", "none", "--driver", "afxdp")
 	require.Equal(t, 1, code)
