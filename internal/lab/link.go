@@ -16,6 +16,11 @@ import (
 // and so no router solicitations.
 const addrGenNone = 1
 
+// unlikeIndex is the interface index of one end of each veth. When both ends have
+// the same, each in its namespace, the kernel takes them for no pair and
+// notices that they are up only after a second (linkwatch_urgent_event).
+const unlikeIndex = 1000
+
 // offloads are the features that make frames in memory differ from frames on a
 // cable.
 var offloads = []string{
@@ -34,7 +39,7 @@ type end struct {
 // address.
 func connect(a, b end, o Options) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = a.name, o.MTU
+	attrs.Name, attrs.MTU, attrs.Index = a.name, o.MTU, unlikeIndex
 	attrs.NumTxQueues, attrs.NumRxQueues = o.Queues, o.Queues
 	if o.TxQueueLen > 0 {
 		attrs.TxQLen = o.TxQueueLen
@@ -45,7 +50,10 @@ func connect(a, b end, o Options) error {
 	if err != nil {
 		return fmt.Errorf("lab: veth %s to %s: %w", a.name, b.name, err)
 	}
-	return errors.Join(a.raise(o), b.raise(o))
+	if err := errors.Join(a.raise(o), b.raise(o)); err != nil {
+		return err
+	}
+	return errors.Join(a.awaitUp(), b.awaitUp())
 }
 
 // raise sets the link up as o wants it.
