@@ -71,20 +71,19 @@ func (r hostReport) write(w io.Writer, asJSON bool) error {
 
 // tryNIC opens the NIC of s and gives it back as it was: an instance sets a
 // NIC up that is down, a question must not.
-func tryNIC(s *cli.Settings) (*direct.Mode, error) {
+func tryNIC(s *cli.Settings) (mode *direct.Mode, err error) {
+	if l, err := netlink.LinkByName(s.NIC); err == nil && l.Attrs().Flags&net.FlagUp == 0 {
+		// Also after a failed attempt. One that may not open it may not set it
+		// down either, and has not set it up.
+		defer func() { _ = netlink.LinkSetDown(l) }()
+	}
 	ctx := context.Background()
-	before, err := netlink.LinkByName(s.NIC)
-	wasDown := err == nil && before.Attrs().Flags&net.FlagUp == 0
 	d, err := direct.Open(ctx, deviceOptions(s))
 	if err != nil {
 		return nil, deviceError(ctx, s.NIC, err)
 	}
-	mode := d.Mode()
-	err = d.Close()
-	if wasDown {
-		err = errors.Join(err, netlink.LinkSetDown(before))
-	}
-	return &mode, err
+	m := d.Mode()
+	return &m, d.Close()
 }
 
 // needed are the capabilities of direct mode, by their names in
