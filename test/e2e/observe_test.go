@@ -21,8 +21,8 @@ func TestStrace(t *testing.T) {
 		stdout, stderr, code := run(t, isolated(engine, "--strace"), "cat", "/etc/hostname")
 		require.Zero(t, code)
 		require.NotEmpty(t, stdout)
-		for _, call := range []string{"execve(", "openat(", "/etc/hostname", "write(", "exit_group("} {
-			require.Contains(t, stderr, call)
+		for _, call := range []string{"openat(", "/etc/hostname", "write(", "exit_group("} {
+			require.True(t, strings.Contains(stderr, call), "%s is missing", call)
 		}
 	})
 }
