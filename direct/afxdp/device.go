@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -25,7 +24,6 @@ type Device struct {
 	own      []*Queue
 	mac      net.HardwareAddr
 	mtu      int
-	gone     atomic.Bool
 	closing  sync.Once
 }
 
@@ -44,7 +42,7 @@ func (d *Device) open(ctx context.Context, o nic.Options) (err error) {
 	if d.mtu, err = d.link.ChooseMTU(o.MTU); err != nil {
 		return err
 	}
-	if d.watch, err = nic.NewWatch(d.link.Attrs().Index); err != nil {
+	if d.watch, err = nic.NewWatch(d.link.Attrs().Index, d.link.Name()); err != nil {
 		return err
 	}
 	if d.channels, err = newChannels(d.link); err != nil {
@@ -168,18 +166,6 @@ func (d *Device) Stats() (sum nic.QueueStats) {
 		sum.Add(q.Stats())
 	}
 	return sum
-}
-
-// vanished tells all queues that the NIC has gone.
-func (d *Device) vanished() {
-	d.gone.Store(true)
-	for _, q := range d.own {
-		q.Wake()
-	}
-}
-
-func (d *Device) goneError() error {
-	return fmt.Errorf("%w: %s has been deleted or moved away while in use", nic.ErrNoNIC, d.link.Name())
 }
 
 // Close implements nic.Device.

@@ -67,8 +67,8 @@ func (q *Queue) Wait() error {
 	if q.r.ring.waiting(1) > 0 {
 		return nil
 	}
-	if q.dev.gone.Load() {
-		return q.dev.goneError()
+	if err := q.dev.watch.Err(); err != nil {
+		return err
 	}
 	q.rxPoll[1] = unix.PollFd{Fd: int32(q.fd), Events: unix.POLLIN}
 	fds := q.rxPoll[:2]
@@ -80,11 +80,10 @@ func (q *Queue) Wait() error {
 	if err := q.life.WaitRX(fds); err != nil {
 		return err
 	}
-	if len(fds) == 3 && fds[2].Revents != 0 && q.dev.watch.Gone() {
-		q.dev.vanished()
-		return q.dev.goneError()
+	if len(fds) == 3 && fds[2].Revents != 0 {
+		return q.dev.watch.Check(q.dev.queues)
 	}
-	return nil
+	return q.dev.watch.Err()
 }
 
 // Wake implements nic.Queue.

@@ -21,6 +21,7 @@ type Device struct {
 	own     []*Queue
 	mac     net.HardwareAddr
 	mtu     int
+	watch   *nic.Watch
 	closing sync.Once
 
 	mu    sync.Mutex
@@ -129,6 +130,7 @@ func (d *Device) adopt(fds []int) error {
 			closeAll(fds[i+1:])
 			return err
 		}
+		q.first = i == 0
 		d.own, d.queues = append(d.own, q), append(d.queues, q)
 	}
 	return nil
@@ -148,6 +150,9 @@ func (d *Device) finish(mtu int, own net.HardwareAddr) (err error) {
 		d.mac = randomMAC()
 	}
 	if err := d.link.Up(); err != nil {
+		return err
+	}
+	if d.watch, err = nic.NewWatch(d.device().Index, d.name); err != nil {
 		return err
 	}
 	d.first = d.readStatistics()
@@ -193,9 +198,12 @@ func (d *Device) close() {
 		q.close()
 	}
 	if d.macvtap != nil {
-		if err := d.link.Netlink.LinkDel(d.macvtap); err != nil {
+		if err := d.link.Netlink.LinkDel(d.macvtap); err != nil && d.watch.Err() == nil {
 			d.link.Warn("delete %s: %v", d.macvtap.Attrs().Name, err)
 		}
+	}
+	if d.watch != nil {
+		d.watch.Close()
 	}
 	d.link.Close()
 }
@@ -220,14 +228,18 @@ func (d *Device) Stats() nic.QueueStats {
 	return sum
 }
 
+// device returns the TAP or macvtap whose queues we have.
+func (d *Device) device() *netlink.LinkAttrs {
+	if d.macvtap != nil {
+		return d.macvtap.Attrs()
+	}
+	return d.link.Attrs()
+}
+
 // readStatistics returns the counters of the TAP or macvtap, or what was last
 // known of them when it has gone.
 func (d *Device) readStatistics() netlink.LinkStatistics {
-	index := d.link.Attrs().Index
-	if d.macvtap != nil {
-		index = d.macvtap.Attrs().Index
-	}
-	l, err := d.link.Netlink.LinkByIndex(index)
+	l, err := d.link.Netlink.LinkByIndex(d.device().Index)
 	if err != nil || l.Attrs().Statistics == nil {
 		return d.last
 	}

@@ -48,22 +48,32 @@ func (d *Device) addMacvtap(n int) (fds []int, err error) {
 	return fds, d.link.Netlink.LinkSetUp(d.macvtap)
 }
 
-// makeMacvtap makes d.macvtap. Its name is that of the NIC's index, so that the
-// one that a killed process has left is found; the lease on the NIC says that
-// nobody uses that any more.
+// macvtapName is that of the macvtap on a NIC of the given index.
+func macvtapName(index int) string { return fmt.Sprintf("jx%d", index) }
+
+// RemoveStale deletes the macvtap that a killed process has left on the NIC;
+// its name tells it. The lease on the NIC says that nobody uses it any more.
+func RemoveStale(l *nic.Link) error {
+	name := macvtapName(l.Attrs().Index)
+	stale, err := l.Netlink.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look for a stale macvtap: %w", err)
+	}
+	if stale.Type() != "macvtap" || stale.Attrs().ParentIndex != l.Attrs().Index {
+		return fmt.Errorf("%w: there is a NIC %s already, and it is not ours; rename it", nic.ErrUnsupported, name)
+	}
+	return nic.Denied(l.Netlink.LinkDel(stale), "delete the stale macvtap "+name, "CAP_NET_ADMIN")
+}
+
+// makeMacvtap makes d.macvtap.
 func (d *Device) makeMacvtap(n int) error {
 	h, lower := d.link.Netlink, d.link.Attrs()
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.ParentIndex = fmt.Sprintf("jx%d", lower.Index), lower.Index
+	attrs.Name, attrs.ParentIndex = macvtapName(lower.Index), lower.Index
 	attrs.NumTxQueues, attrs.NumRxQueues = n, n
-	if stale, err := h.LinkByName(attrs.Name); err == nil {
-		if stale.Type() != "macvtap" || stale.Attrs().ParentIndex != lower.Index {
-			return fmt.Errorf("%w: there is a NIC %s already, and it is not ours; rename it", nic.ErrUnsupported, attrs.Name)
-		}
-		if err := h.LinkDel(stale); err != nil {
-			return nic.Denied(err, "delete the stale macvtap "+attrs.Name, "CAP_NET_ADMIN")
-		}
-	}
 	if lower.Xdp != nil && lower.Xdp.Attached {
 		return d.link.InUse(0) // it would take the frames first
 	}

@@ -26,7 +26,8 @@ type Queue struct {
 	life   nic.Lifetime
 	dev    *Device
 	fd     int
-	rxPoll [2]unix.PollFd
+	first  bool // its Wait watches the NIC
+	rxPoll [3]unix.PollFd
 	txPoll [2]unix.PollFd
 
 	buffers []byte // of mapped memory, rxBuffers times bufferSize
@@ -94,15 +95,23 @@ func (q *Queue) Release() { q.used = 0 }
 
 // Wait implements nic.Queue.
 func (q *Queue) Wait() error {
-	q.rxPoll[1] = unix.PollFd{Fd: int32(q.fd), Events: unix.POLLIN}
-	q.syscalls.Add(1)
-	if err := q.life.WaitRX(q.rxPoll[:]); err != nil {
+	if err := q.dev.watch.Err(); err != nil {
 		return err
 	}
-	if q.rxPoll[1].Revents&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0 {
-		return q.dev.failed("receive from", unix.EBADFD)
+	q.rxPoll[1] = unix.PollFd{Fd: int32(q.fd), Events: unix.POLLIN}
+	fds := q.rxPoll[:2]
+	if q.first {
+		q.rxPoll[2] = unix.PollFd{Fd: int32(q.dev.watch.FD()), Events: unix.POLLIN}
+		fds = q.rxPoll[:3]
 	}
-	return nil
+	q.syscalls.Add(1)
+	if err := q.life.WaitRX(fds); err != nil {
+		return err
+	}
+	if len(fds) == 3 && fds[2].Revents != 0 {
+		return q.dev.watch.Check(q.dev.queues)
+	}
+	return q.dev.watch.Err()
 }
 
 // Wake implements nic.Queue.
@@ -208,7 +217,7 @@ func (d *Device) failed(what string, err error) error {
 	if errors.Is(err, net.ErrClosed) {
 		return err
 	}
-	if errors.Is(err, unix.EBADFD) || errors.Is(err, unix.ENODEV) {
+	if errors.Is(err, unix.EBADFD) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
 		return fmt.Errorf("%w: %s has been deleted while in use", nic.ErrNoNIC, d.name)
 	}
 	return fmt.Errorf("%s %s: %w", what, d.name, err)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -12,12 +13,13 @@ import (
 // Watch tells when a NIC disappears: deleted, or moved to another namespace.
 type Watch struct {
 	fd, index int
-	gone      bool
+	name      string
+	gone      atomic.Bool
 }
 
 // NewWatch watches the NIC with the given index in the calling thread's
-// network namespace.
-func NewWatch(index int) (*Watch, error) {
+// network namespace; name is for messages.
+func NewWatch(index int, name string) (*Watch, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("watch the NIC: %w", err)
@@ -26,27 +28,41 @@ func NewWatch(index int) (*Watch, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("watch the NIC: %w", err)
 	}
-	return &Watch{fd: fd, index: index}, nil
+	return &Watch{fd: fd, index: index, name: name}, nil
 }
 
-// FD becomes readable when Gone may have changed.
+// FD becomes readable when Check may find something new.
 func (w *Watch) FD() int { return w.fd }
 
-// Gone reads the notifications that wait and says whether the NIC has
-// disappeared. One goroutine at a time may call it.
-func (w *Watch) Gone() bool {
+// Err returns ErrNoNIC after Check has found that the NIC has disappeared.
+func (w *Watch) Err() error {
+	if !w.gone.Load() {
+		return nil
+	}
+	return fmt.Errorf("%w: %s has been deleted or moved away while in use", ErrNoNIC, w.name)
+}
+
+// Check reads the notifications that wait. When they say that the NIC has
+// disappeared it wakes the queues and returns Err. One goroutine at a time may
+// call it.
+func (w *Watch) Check(queues []Queue) error {
 	var buf [8192]byte
-	for !w.gone {
+	for !w.gone.Load() {
 		n, _, err := unix.Recvfrom(w.fd, buf[:], 0)
 		if errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS) {
 			continue
 		}
 		if err != nil {
-			break
+			return nil
 		}
-		w.gone = deletes(buf[:n], w.index)
+		if deletes(buf[:n], w.index) {
+			w.gone.Store(true)
+			for _, q := range queues {
+				q.Wake()
+			}
+		}
 	}
-	return w.gone
+	return w.Err()
 }
 
 // deletes says whether the netlink messages in b (rtnetlink(7)) report the end

@@ -1,0 +1,282 @@
+package direct_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"junction/direct"
+)
+
+// childDriver makes this test binary a process that holds nicName until it is
+// killed; TestKilledHolder uses it.
+const childDriver = "JUNCTION_DIRECT_TEST_HOLD"
+
+func TestMain(m *testing.M) {
+	if driver := os.Getenv(childDriver); driver != "" {
+		hold(driver)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func hold(driver string) {
+	d, err := direct.Open(context.Background(), direct.Options{NIC: nicName, Driver: driver, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("holding")
+	for err == nil {
+		err = d.Queues()[0].Wait()
+	}
+	fmt.Println(err)
+	os.Exit(2)
+}
+
+// TestKilledHolder: after kill -9 the NIC is as before, and can be opened.
+func TestKilledHolder(t *testing.T) {
+	for _, next := range drivers {
+		eachDriver(t, 1500, 1, func(t *testing.T, driver string, mac, peer net.HardwareAddr) {
+			for range 3 {
+				killHolder(t, driver)
+				d := open(t, direct.Options{NIC: nicName, Driver: next})
+				require.Equal(t, next, d.Mode().Driver)
+				echo(t, d.Queues()[0], newStation(t, peerName), mac, peer, 100)
+				require.NoError(t, d.Close())
+				requireNothingLeft(t)
+			}
+		})
+	}
+}
+
+// killHolder starts a process that holds the NIC and kills it.
+func killHolder(t *testing.T, driver string) {
+	t.Helper()
+	self, err := os.Executable()
+	require.NoError(t, err)
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), childDriver+"="+driver)
+	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start()) // inherits the thread's namespace
+	line, err := bufio.NewReader(out).ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, "holding\n", line)
+	refused(t, direct.Options{NIC: nicName, Driver: driver}, direct.ErrInUse, fmt.Sprintf("pid %d", cmd.Process.Pid))
+	require.NoError(t, cmd.Process.Kill())
+	require.Error(t, cmd.Wait())
+}
+
+// requireNothingLeft: no XDP program, no macvtap, not promiscuous.
+func requireNothingLeft(t *testing.T) {
+	t.Helper()
+	links, err := netlink.LinkList()
+	require.NoError(t, err)
+	for _, l := range links {
+		require.NotEqual(t, "macvtap", l.Type())
+		if l.Attrs().Name == nicName {
+			require.False(t, l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached, "an XDP program is left")
+			require.Zero(t, l.Attrs().Promisc, "still promiscuous")
+		}
+	}
+}
+
+// TestCloseFreesEverything compares descriptors, threads' waits and links.
+func TestCloseFreesEverything(t *testing.T) {
+	eachDriver(t, 1500, 2, func(t *testing.T, driver string, mac, peer net.HardwareAddr) {
+		before := descriptors(t)
+		for range 5 {
+			d := open(t, direct.Options{NIC: nicName, Driver: driver, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}})
+			require.Equal(t, "02:00:00:00:00:07", d.MAC().String())
+			require.NoError(t, d.Close())
+			require.NoError(t, d.Close(), "again")
+			requireNothingLeft(t)
+		}
+		require.Equal(t, before, descriptors(t))
+	})
+}
+
+func TestRefusalFreesEverything(t *testing.T) {
+	enter(t)
+	wire(t, 1500, 1)
+	before := descriptors(t)
+	for _, driver := range drivers {
+		refused(t, direct.Options{NIC: nicName, Driver: driver, MTU: 9000}, direct.ErrMTU)
+		refused(t, direct.Options{NIC: "lo", Driver: driver}, direct.ErrUnsupported)
+	}
+	refused(t, direct.Options{NIC: nicName, Driver: "afxdp", Queues: 8}, direct.ErrUnsupported)
+	refused(t, direct.Options{NIC: "tap3", Driver: "tap", MTU: 66000}, direct.ErrMTU)
+	require.Equal(t, before, descriptors(t))
+	requireNothingLeft(t)
+}
+
+// descriptors returns what this process has open, without the numbers.
+func descriptors(t *testing.T) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	var all []string
+	for _, e := range entries {
+		to, err := os.Readlink(filepath.Join("/proc/self/fd", e.Name()))
+		if err == nil && !strings.HasPrefix(to, "/proc/") {
+			all = append(all, strings.TrimRight(to, "0123456789[]"))
+		}
+	}
+	sort.Strings(all)
+	return all
+}
+
+// TestCloseWhileWaiting ends both kinds of wait, and all later calls.
+func TestCloseWhileWaiting(t *testing.T) {
+	eachDriver(t, 1500, 2, func(t *testing.T, driver string, mac, peer net.HardwareAddr) {
+		d := open(t, direct.Options{NIC: nicName, Driver: driver, Queues: 2})
+		var waiting sync.WaitGroup
+		ended := make(chan error, 2)
+		for _, q := range d.Queues() {
+			waiting.Add(1)
+			go func() {
+				waiting.Done()
+				err := error(nil)
+				for err == nil { // other frames may come
+					err = q.Wait()
+				}
+				ended <- err
+			}()
+		}
+		waiting.Wait()
+		require.NoError(t, d.Close())
+		for range d.Queues() {
+			require.ErrorIs(t, <-ended, net.ErrClosed)
+		}
+		q := d.Queues()[0]
+		_, err := q.Receive(make([][]byte, 4))
+		require.ErrorIs(t, err, net.ErrClosed)
+		q.Release()
+		q.Wake()
+		require.ErrorIs(t, q.Wait(), net.ErrClosed)
+		require.ErrorIs(t, q.TransmitWait(), net.ErrClosed)
+		require.ErrorIs(t, q.Transmit(nil, [][]byte{make([]byte, 60)}), net.ErrClosed)
+		require.NoError(t, q.Flush(), "nothing is queued")
+	})
+}
+
+// TestCloseUnderLoad closes while both sides work, as often as it takes to meet
+// them in every state.
+func TestCloseUnderLoad(t *testing.T) {
+	eachDriver(t, 1500, 1, func(t *testing.T, driver string, mac, peer net.HardwareAddr) {
+		for range 10 {
+			d := open(t, direct.Options{NIC: nicName, Driver: driver})
+			q := d.Queues()[0]
+			var work sync.WaitGroup
+			work.Go(func() { receiveUntilClosed(t, q) })
+			work.Go(func() { transmitUntilClosed(t, q, frame(peer, mac, 1000, 1)) })
+			s := newStation(t, peerName)
+			for i := range 100 {
+				s.send(frame(mac, peer, 500, i))
+			}
+			require.NoError(t, d.Close())
+			work.Wait()
+			d.Stats()
+		}
+	})
+}
+
+func receiveUntilClosed(t *testing.T, q direct.Queue) {
+	batch := make([][]byte, 32)
+	sum := byte(0)
+	for {
+		n, err := q.Receive(batch)
+		for _, f := range batch[:n] {
+			for _, b := range f {
+				sum += b // reads the memory
+			}
+		}
+		q.Release()
+		if err == nil && n == 0 {
+			err = q.Wait()
+		}
+		if err != nil {
+			requireClosed(t, err)
+			return
+		}
+	}
+}
+
+func transmitUntilClosed(t *testing.T, q direct.Queue, f []byte) {
+	parts := [][]byte{f}
+	for {
+		err := q.Transmit(nil, parts)
+		if errors.Is(err, direct.ErrFull) {
+			if err = q.Flush(); err == nil || errors.Is(err, direct.ErrFull) {
+				err = q.TransmitWait()
+			}
+		}
+		if err != nil {
+			requireClosed(t, err)
+			return
+		}
+	}
+}
+
+func requireClosed(t *testing.T, err error) {
+	if !errors.Is(err, net.ErrClosed) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+// TestWake ends the current or the next wait, of either side.
+func TestWake(t *testing.T) {
+	eachDriver(t, 1500, 1, func(t *testing.T, driver string, mac, peer net.HardwareAddr) {
+		q := open(t, direct.Options{NIC: nicName, Driver: driver}).Queues()[0]
+		q.Wake()
+		require.NoError(t, q.Wait())
+		done := make(chan error)
+		for range 100 {
+			go func() { done <- q.Wait() }()
+			q.Wake()
+			require.NoError(t, <-done)
+		}
+	})
+}
+
+// TestNICVanishes: a NIC that is deleted or moved away ends the wait.
+func TestNICVanishes(t *testing.T) {
+	eachDriver(t, 1500, 2, func(t *testing.T, driver string, mac, peer net.HardwareAddr) {
+		d := open(t, direct.Options{NIC: nicName, Driver: driver, Queues: 2})
+		ended := make(chan error, 2)
+		for _, q := range d.Queues() {
+			go func() {
+				err := error(nil)
+				for err == nil {
+					err = q.Wait()
+				}
+				ended <- err
+			}()
+		}
+		require.NoError(t, netlink.LinkDel(up(t, peerName)))
+		for range d.Queues() {
+			err := <-ended
+			require.ErrorIs(t, err, direct.ErrNoNIC)
+			require.ErrorContains(t, err, nicName)
+		}
+		q := d.Queues()[0]
+		_ = q.Transmit(nil, [][]byte{make([]byte, 60)})
+		_ = q.Flush()
+		require.NoError(t, d.Close())
+	})
+}
