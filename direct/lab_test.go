@@ -101,7 +101,9 @@ func newStation(t testing.TB, name string) *station {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	require.NoError(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
-	require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20))
+	for _, opt := range []int{unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE} { // a macvtap's queue counts as unsent
+		require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, 64<<20))
+	}
 	require.NoError(t, unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: l.Attrs().Index, Protocol: proto}))
 	return &station{t, fd, l.Attrs().Index}
 }

@@ -2,6 +2,7 @@ package tap
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync"
 
@@ -77,6 +78,9 @@ func (d *Device) setUpCreated(ctx context.Context, fds []int, mtu int) error {
 	}
 	if err := d.link.Acquire(ctx); err != nil {
 		return err
+	}
+	if err := d.link.Netlink.LinkSetTxQLen(d.link, queueLength); err != nil {
+		return fmt.Errorf("set the queue length of %s: %w", d.name, err)
 	}
 	if mtu != 0 && mtu != d.link.Attrs().MTU {
 		if err := d.link.Netlink.LinkSetMTU(d.link, mtu); err != nil {
@@ -211,8 +215,10 @@ func (d *Device) close() {
 // Stats implements nic.Device.
 func (d *Device) Stats() nic.QueueStats {
 	var sum nic.QueueStats
+	var counted uint64
 	for _, q := range d.own {
 		sum.Add(q.Stats())
+		counted += q.counted.Load()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -223,6 +229,7 @@ func (d *Device) Stats() nic.QueueStats {
 	if d.macvtap != nil { // which is on the other side of its queues
 		full, device = d.last.RxDropped-d.first.RxDropped, d.last.TxDropped-d.first.TxDropped
 	}
+	device -= min(device, counted)
 	sum.Add(nic.QueueStats{Drops: map[string]uint64{"rx_ring_full": full, "tx_device": device}})
 	sum.TxPackets -= min(sum.TxPackets, device)
 	return sum

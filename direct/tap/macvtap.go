@@ -73,7 +73,7 @@ func (d *Device) makeMacvtap(n int) error {
 	h, lower := d.link.Netlink, d.link.Attrs()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.ParentIndex = macvtapName(lower.Index), lower.Index
-	attrs.NumTxQueues, attrs.NumRxQueues = n, n
+	attrs.NumTxQueues, attrs.NumRxQueues, attrs.TxQLen = n, n, queueLength
 	if lower.Xdp != nil && lower.Xdp.Attached {
 		return d.link.InUse(0) // it would take the frames first
 	}

@@ -42,6 +42,9 @@ func (h *VnetHdr) Put(b []byte) {
 // offloads o can send: a checksum field inside the frame, and segmentation
 // only of TCP, with a segment size.
 func (h *VnetHdr) Check(n int, o Offloads) error {
+	if int(h.HdrLen) > n {
+		return ErrBadHeader
+	}
 	if h.Flags&VnetNeedsCsum != 0 {
 		if !o.TXChecksum || int(h.CsumStart) < EthHdrLen || int(h.CsumStart)+int(h.CsumOffset)+2 > n {
 			return ErrBadHeader
@@ -51,7 +54,7 @@ func (h *VnetHdr) Check(n int, o Offloads) error {
 	case GSONone:
 		return nil
 	case GSOTCPv4, GSOTCPv6:
-		if o.GSOMax == 0 || h.GSOSize == 0 || h.Flags&VnetNeedsCsum == 0 || int(h.HdrLen) > n {
+		if o.GSOMax == 0 || h.GSOSize == 0 || h.Flags&VnetNeedsCsum == 0 {
 			return ErrBadHeader
 		}
 		return nil
