@@ -54,7 +54,7 @@ func (c *Cmd) Start() error {
 		return ErrClosed
 	}
 	var err error
-	c.ns.thread.call(func() { err = c.Cmd.Start() })
+	c.ns.thread.call(func() { err = withOwnSysfs(c.ns.home, c.Cmd.Start) })
 	if err == nil {
 		c.ns.started = append(c.ns.started, c)
 	}

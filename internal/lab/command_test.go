@@ -41,6 +41,16 @@ func TestMountsBelowSysfsAreKept(t *testing.T) {
 	require.ElementsMatch(t, before, within)
 }
 
+func TestCommandSeesMountsMadeBefore(t *testing.T) {
+	l := ForTest(t, Options{})
+	dir := t.TempDir()
+	require.NoError(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, 0)) })
+	out, err := l.Client.Command(t.Context(), "stat", "-f", "-c", "%T", dir).Output()
+	require.NoError(t, err)
+	require.Equal(t, "tmpfs", strings.TrimSpace(string(out)))
+}
+
 func TestCommandErrors(t *testing.T) {
 	l := ForTest(t, Options{})
 	require.ErrorIs(t, l.Client.Command(t.Context(), "no-such-program").Run(), exec.ErrNotFound)

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -89,10 +90,23 @@ func ownMounts(propagation uintptr) error {
 	return nil
 }
 
-// ownSysfs gives the calling thread a mount namespace whose /sys shows the
-// thread's network namespace: a sysfs shows that of whoever mounted it. Mounts
-// made later elsewhere are still seen, ours are not seen elsewhere. What is
-// mounted below /sys (cgroups, BPF) stays there.
+// withOwnSysfs runs f while the calling thread is in a mount namespace that is
+// like home, but for /sys, which shows the thread's network namespace: a sysfs
+// shows that of whoever mounted it. Programs started by f stay there.
+func withOwnSysfs(home *os.File, f func() error) error {
+	err := ownSysfs()
+	if err == nil {
+		err = f()
+	}
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNS); back != nil {
+		err = errors.Join(err, fmt.Errorf("return to the common mount namespace: %w", back))
+	}
+	return err
+}
+
+// ownSysfs gives the calling thread a mount namespace with a /sys of its own.
+// Mounts shared by the administrator are still seen when made later, ours are not
+// seen elsewhere. What is mounted below /sys (cgroups, BPF) stays there.
 func ownSysfs() error {
 	if err := ownMounts(unix.MS_SLAVE); err != nil {
 		return err

@@ -26,6 +26,7 @@ type Namespace struct {
 	id      string   // as /proc/PID/ns/net shows it, "net:[4026532000]"
 	builtin []string // links that every namespace has
 	thread  *thread
+	home    *os.File // the mount namespace that the lab was made in
 
 	mu      sync.Mutex
 	closed  bool           // guarded by mu
@@ -49,8 +50,7 @@ func newNamespace(name string) (*Namespace, error) {
 	return n, nil
 }
 
-// enterNew makes the namespace; it runs on the thread that will live in it. The
-// name is mounted before the thread leaves the common mount namespace.
+// enterNew makes the namespace; it runs on the thread that will live in it.
 func (n *Namespace) enterNew() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("unshare the network namespace (needs root, CAP_SYS_ADMIN): %w", err)
@@ -59,14 +59,14 @@ func (n *Namespace) enterNew() error {
 	if n.id, err = os.Readlink("/proc/thread-self/ns/net"); err != nil {
 		return err
 	}
+	if n.home, err = os.Open("/proc/thread-self/ns/mnt"); err != nil {
+		return err
+	}
 	if n.handle, err = netns.Get(); err != nil {
-		return fmt.Errorf("open the namespace: %w", err)
+		return errors.Join(fmt.Errorf("open the namespace: %w", err), n.home.Close())
 	}
 	if err := nameNamespace(n.Path()); err != nil {
-		return errors.Join(err, n.handle.Close())
-	}
-	if err := ownSysfs(); err != nil {
-		return errors.Join(err, unnameNamespace(n.Path()), n.handle.Close())
+		return errors.Join(err, n.handle.Close(), n.home.Close())
 	}
 	return nil
 }
@@ -213,5 +213,9 @@ func (n *Namespace) remove() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.closed = true
-	return errors.Join(unnameNamespace(n.Path()), n.handle.Close())
+	errs := []error{unnameNamespace(n.Path()), n.handle.Close()}
+	if n.home != nil {
+		errs = append(errs, n.home.Close())
+	}
+	return errors.Join(errs...)
 }

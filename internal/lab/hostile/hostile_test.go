@@ -83,7 +83,7 @@ func TestGoodFramesAreGood(t *testing.T) {
 		case etherIPv6:
 			p := header.IPv6(f[etherLen:])
 			require.True(t, p.IsValid(len(p)))
-			goodTransport(t, uint8(p.TransportProtocol()), p.SourceAddress(), p.DestinationAddress(), p.Payload())
+			goodTransport(t, p.NextHeader(), p.SourceAddress(), p.DestinationAddress(), p.Payload())
 		}
 	}
 	require.Len(t, kinds, 3)
