@@ -9,13 +9,48 @@ import (
 
 // report is what --stats=json prints, as far as the tests read it.
 type report struct {
-	Schema        int     `json:"schema"`
-	Mode          string  `json:"mode"`
-	Engine        string  `json:"engine"`
-	ExitCode      int     `json:"exit_code"`
-	Syscalls      uint64  `json:"syscalls"`
-	UserSeconds   float64 `json:"user_seconds"`
-	SystemSeconds float64 `json:"system_seconds"`
+	Schema        int           `json:"schema"`
+	Mode          string        `json:"mode"`
+	Engine        string        `json:"engine"`
+	ExitCode      int           `json:"exit_code"`
+	Syscalls      uint64        `json:"syscalls"`
+	UserSeconds   float64       `json:"user_seconds"`
+	SystemSeconds float64       `json:"system_seconds"`
+	Link          *linkReport   `json:"link"`
+	Device        *deviceReport `json:"device"`
+}
+
+// linkReport are the counters between queues and stack.
+type linkReport struct {
+	RxPackets   uint64            `json:"rx_packets"`
+	RxDelivered uint64            `json:"rx_delivered"`
+	TxPackets   uint64            `json:"tx_packets"`
+	TxSent      uint64            `json:"tx_sent"`
+	TxWaiting   uint64            `json:"tx_waiting"`
+	Drops       map[string]uint64 `json:"drops"`
+}
+
+// deviceReport are the counters of the NIC's queues, and what they really are.
+type deviceReport struct {
+	NIC        string            `json:"nic"`
+	Driver     string            `json:"driver"`
+	Queues     int               `json:"queues"`
+	RxPackets  uint64            `json:"rx_packets"`
+	RxBytes    uint64            `json:"rx_bytes"`
+	TxPackets  uint64            `json:"tx_packets"`
+	TxBytes    uint64            `json:"tx_bytes"`
+	BadIndices uint64            `json:"bad_indices"`
+	Drops      map[string]uint64 `json:"drops"`
+}
+
+// drops sums the drops of one direction.
+func (l *linkReport) drops(prefix string) (n uint64) {
+	for reason, count := range l.Drops {
+		if strings.HasPrefix(reason, prefix) {
+			n += count
+		}
+	}
+	return n
 }
 
 // report finds the statistics in standard error.
@@ -32,10 +67,24 @@ func (i *instance) report() report {
 	return r
 }
 
-// checkStats checks the statistics of an instance that has served.
-func (i *instance) checkStats() {
+// checkStats checks the statistics of an instance that has served: packets in
+// are packets out and drops, exactly.
+func (i *instance) checkStats() report {
 	i.t.Helper()
 	r := i.report()
 	require.Equal(i.t, i.code, r.ExitCode)
 	require.NotZero(i.t, r.Syscalls)
+	require.NotZero(i.t, r.UserSeconds+r.SystemSeconds)
+	l, d := r.Link, r.Device
+	require.NotNil(i.t, l)
+	require.NotNil(i.t, d)
+	require.Equal(i.t, l.RxPackets, l.RxDelivered+l.drops("rx_"), "received = delivered + dropped: %+v", l)
+	require.Equal(i.t, l.TxPackets, l.TxSent+l.TxWaiting+l.drops("tx_"), "to send = sent + waiting + dropped: %+v", l)
+	// The device was asked after the link and may have moved on.
+	require.NotZero(i.t, l.RxPackets)
+	require.GreaterOrEqual(i.t, d.RxPackets, l.RxPackets)
+	require.NotZero(i.t, l.TxSent)
+	require.GreaterOrEqual(i.t, d.TxPackets, l.TxSent)
+	require.Zero(i.t, d.BadIndices)
+	return r
 }
