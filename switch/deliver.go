@@ -84,7 +84,7 @@ func (k *sink) deliver(e *Endpoint, buf []byte) (reason dropReason, ok bool) {
 	pkt := newPacket(frame)
 	pkt.PktType = kind
 	pkt.NetworkProtocolNumber = proto
-	pkt.RXChecksumValidated = e.opts.Backend.RXTrusted && vh.checksumGood() && whole(proto, frame)
+	pkt.RXChecksumValidated = e.opts.Backend.RXTrusted && vh.vouches(proto, frame)
 	k.dispatcher.DeliverLinkPacket(proto, pkt)
 	ep.HandlePacket(pkt)
 	pkt.DecRef()
@@ -125,21 +125,25 @@ func packetType(frame []byte, me tcpip.LinkAddress) (t tcpip.PacketType, mine bo
 	return tcpip.PacketOtherHost, false
 }
 
-// whole reports whether a device's word on the transport checksum holds for
-// the packet: the stack takes it for the IPv4 header's checksum too and, for a
-// fragment, for all of the reassembled datagram.
-func whole(proto tcpip.NetworkProtocolNumber, frame []byte) bool {
+// vouches reports whether the device's word on the transport checksum holds
+// for the packet. The stack takes it for the IPv4 header's checksum too and,
+// in a fragment, for all of the reassembled datagram. A partial checksum, which
+// only local senders make, is never in a fragment.
+func (h *vnetHdr) vouches(proto tcpip.NetworkProtocolNumber, frame []byte) bool {
+	if h.flags&(vnetNeedsCsum|vnetDataValid) == 0 {
+		return false
+	}
 	b := frame[header.EthernetMinimumSize:]
 	switch proto {
 	case ipv4.ProtocolNumber:
-		h := header.IPv4(b)
-		return h.IsValid(len(b)) && !h.More() && h.FragmentOffset() == 0 && h.IsChecksumValid()
+		ip := header.IPv4(b)
+		return ip.IsValid(len(b)) && !ip.More() && ip.FragmentOffset() == 0 && ip.IsChecksumValid()
 	case ipv6.ProtocolNumber:
 		if len(b) < header.IPv6MinimumSize {
 			return false
 		}
-		next := header.IPv6(b).TransportProtocol()
-		return next == header.TCPProtocolNumber || next == header.UDPProtocolNumber
+		next := tcpip.TransportProtocolNumber(header.IPv6(b).NextHeader())
+		return h.flags&vnetNeedsCsum != 0 || next == header.TCPProtocolNumber || next == header.UDPProtocolNumber
 	}
 	return false
 }

@@ -61,11 +61,6 @@ func (h *vnetHdr) fits(n int) bool {
 	return false
 }
 
-// checksumGood reports whether the device vouches for the transport checksum.
-func (h *vnetHdr) checksumGood() bool {
-	return h.flags&(vnetNeedsCsum|vnetDataValid) != 0
-}
-
 // encodeVnet writes the header of an outgoing packet. The stack leaves a
 // partial checksum in TCP segments alone, and only for devices that have GSO.
 func encodeVnet(dst *[VnetHdrLen]byte, pkt *stack.PacketBuffer) {
