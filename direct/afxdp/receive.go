@@ -93,11 +93,14 @@ func (r *receiver) accept(d unix.XDPDesc) (frame []byte, done bool) {
 // assemble adds a descriptor to a frame of several.
 func (r *receiver) assemble(d unix.XDPDesc, good, more bool) (frame []byte, done bool) {
 	if !r.open {
-		r.open, r.bad = true, false
-		r.start, r.end = r.end, r.end+nic.VnetHdrLen
+		r.open, r.bad = true, r.arena == nil
+		r.start = r.end
+		if !r.bad {
+			r.end += nic.VnetHdrLen
+		}
 	}
 	switch {
-	case !good || r.arena == nil || r.end+int(d.Len) > r.start+arenaSlot:
+	case !good || r.end+int(d.Len) > r.start+arenaSlot:
 		r.bad = true
 	case !r.bad:
 		r.end += copy(r.arena[r.end:], r.umem[d.Addr:d.Addr+uint64(d.Len)])
