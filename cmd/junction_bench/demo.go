@@ -1,0 +1,39 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"junction/internal/bench"
+)
+
+func demoCommand() *cobra.Command {
+	var o bench.DemoOptions
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show real servers in instances of junction_run beside the same servers native",
+		Long: `Demo starts redis-server and nginx, unmodified, in instances of junction_run that
+have the NIC's queues to themselves, loads them from another network namespace
+with redis-benchmark and wrk, and does the same with both running natively.`,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if o.JunctionRun, err = needProgram("junction-run", o.JunctionRun); err != nil {
+				return err
+			}
+			p := newProgress(os.Stderr)
+			o.Progress = p.show
+			d, err := bench.RunDemo(cmd.Context(), o)
+			p.end()
+			if err != nil {
+				return err
+			}
+			return d.WriteTable(cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.Quick, "quick", false, "load each server for a moment only")
+	f.StringVar(&o.Driver, "driver", "afxdp", "how instances get packets: `afxdp` or tap")
+	f.DurationVar(&o.Spin, "spin", bench.Spin, "how long instances look for packets before they sleep")
+	f.StringVar(&o.JunctionRun, "junction-run", beside("junction_run"), "`path` of junction_run")
+	return cmd
+}

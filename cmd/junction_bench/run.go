@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"junction/internal/bench"
+)
+
+// outputs are the files that a run writes.
+type outputs struct{ json, plot string }
+
+func runCommand() *cobra.Command {
+	var o bench.Options
+	var out outputs
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Measure junction_run beside the same programs native and in runsc",
+		Long: `Run measures, in alternating rounds on one veth, and prints medians and ratios.
+Cases: ` + strings.Join(bench.Names(), ", ") + `.
+All of them take some 10 minutes, with --quick less than 2. Keep the machine quiet.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !slices.ContainsFunc(bench.Names(), func(n string) bool { return strings.Contains(n, o.Only) }) {
+				return usageError{fmt.Errorf("--only %q: there are %s", o.Only, strings.Join(bench.Names(), ", "))}
+			}
+			if o.Rounds < 0 || o.Rounds > 1000 {
+				return usageError{fmt.Errorf("--rounds %d: accepted: 1 to 1000", o.Rounds)}
+			}
+			return measure(cmd, o, out)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.Only, "only", "", "only the cases whose `name` holds this")
+	f.BoolVar(&o.Quick, "quick", false, "short runs that show that everything works, not figures to quote")
+	f.IntVar(&o.Rounds, "rounds", 0, "`rounds` of each case; 0 is 5, or 1 with --quick")
+	f.BoolVar(&o.NoPin, "no-pin", false, "let the kernel choose CPUs, instead of one for the server and one for the client")
+	f.StringVar(&out.json, "json", "", "write the report to `FILE`")
+	f.StringVar(&out.plot, "plot", "", "draw the ratios to `FILE`, a PNG picture")
+	f.StringVar(&o.Date, "date", "", "`date` to put into the report")
+	f.StringVar(&o.JunctionRun, "junction-run", beside("junction_run"), "`path` of junction_run")
+	f.StringVar(&o.Runsc, "runsc", beside("..", "build", "runsc"), "`path` of runsc, or none to leave it out")
+	return cmd
+}
+
+func measure(cmd *cobra.Command, o bench.Options, out outputs) (err error) {
+	if o.JunctionRun, err = needProgram("junction-run", o.JunctionRun); err != nil {
+		return err
+	}
+	if o.Runsc == "none" {
+		o.Runsc = ""
+	} else if o.Runsc, err = needProgram("runsc", o.Runsc); err != nil {
+		return err
+	}
+	p := newProgress(os.Stderr)
+	o.Progress = p.show
+	report, err := bench.Run(cmd.Context(), o)
+	p.end()
+	if err != nil {
+		return err
+	}
+	if err := report.WriteTable(cmd.OutOrStdout()); err != nil {
+		return err
+	}
+	if err := out.write(report); err != nil {
+		return err
+	}
+	if report.Failed() {
+		return errIncomplete
+	}
+	return nil
+}
+
+func (o outputs) write(r *bench.Report) error {
+	if o.json != "" {
+		f, err := os.Create(o.json)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := r.WriteJSON(f); err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	if o.plot != "" {
+		return r.WritePlot(o.plot)
+	}
+	return nil
+}

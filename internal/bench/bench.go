@@ -1,0 +1,197 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"junction/internal/lab"
+)
+
+// Options says what Run measures.
+type Options struct {
+	JunctionRun string // path of junction_run
+	Runsc       string // path of runsc; empty leaves it out
+	Rounds      int    // of each case; 0 is 5, or 1 with Quick
+	Quick       bool   // short enough to see that everything works, not to be quoted
+	NoPin       bool   // leave the choice of CPUs to the kernel
+	Only        string // the cases whose name holds this
+	Date        string // for the report
+	// Progress is called before each step.
+	Progress func(what string)
+}
+
+// Spin is for how long instances look for packets in the variants that spin.
+const Spin = 50 * time.Microsecond
+
+// benchmark is one case before it has been run.
+type benchmark struct {
+	name, about string
+	systems     []System
+	run         func(context.Context, *runner) error
+}
+
+// runner runs the rounds of one case.
+type runner struct {
+	o       Options
+	c       *Case
+	systems []System
+	lab     *lab.Lab
+	dir     string // for files, removed in the end
+	server  int    // CPU of servers, or -1
+	client  int    // CPU of clients, or -1
+}
+
+// Names returns the names of all cases.
+func Names() []string {
+	var names []string
+	for _, b := range benchmarks(Options{}) {
+		names = append(names, b.name)
+	}
+	return names
+}
+
+// benchmarks lists all cases.
+func benchmarks(o Options) []benchmark {
+	ours := func(driver string, spin time.Duration) System { return Junction{o.JunctionRun, driver, spin} }
+	base := []System{Native{}}
+	if o.Runsc != "" {
+		base = append(base, Runsc{o.Runsc})
+	}
+	with := func(more ...System) []System { return append(base[:len(base):len(base)], more...) }
+	afxdp, spinning, tap := ours("afxdp", 0), ours("afxdp", Spin), ours("tap", 0)
+	return []benchmark{
+		{"startup", "time from exec to the program's first system call, and to the end of /bin/true", with(ours("", 0), afxdp), runStartup},
+		{"memory", "an idle program with its instance: all processes, one instance and each of several", with(ours("", 0), afxdp), runMemory},
+		{"redis", "redis-server, redis-benchmark with 1 and 50 connections, and 50 pipelining 16 requests", with(afxdp, spinning, tap), runRedis},
+		{"udp", "round trip of 64-byte datagrams, one at a time, blocking client", with(NativeSpin{}, afxdp, spinning, tap), runUDP},
+		{"bulk", "one TCP connection of iperf3, to the server and from it", with(afxdp, tap), runBulk},
+	}
+}
+
+// Run runs the cases, and returns what was measured. A system that fails in a
+// case is reported in it and does not end the run.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	if o.Rounds == 0 {
+		o.Rounds = 5
+		if o.Quick {
+			o.Rounds = 1
+		}
+	}
+	machine, err := describeMachine()
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Schema: Schema, Date: o.Date, Quick: o.Quick, Rounds: o.Rounds, Machine: machine}
+	cpus, err := pin(o)
+	if err != nil {
+		return nil, err
+	}
+	r.Pinning = cpus.String()
+	for _, b := range benchmarks(o) {
+		if !strings.Contains(b.name, o.Only) {
+			continue
+		}
+		if err := runCase(ctx, o, r.newCase(b.name, b.about), b, cpus); err != nil {
+			return nil, fmt.Errorf("%s: %w", b.name, err)
+		}
+	}
+	r.Machine.LoadAfter, err = load()
+	return r, err
+}
+
+// runCase runs one case in a lab of its own.
+func runCase(ctx context.Context, o Options, c *Case, b benchmark, cpus pinning) (err error) {
+	dir, err := os.MkdirTemp("", "junction-bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	l, err := lab.New(lab.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	r := &runner{o: o, c: c, systems: b.systems, lab: l, dir: dir, server: cpus.server, client: cpus.client}
+	if err := b.run(ctx, r); err != nil {
+		return err
+	}
+	c.finish()
+	return nil
+}
+
+// rounds has every system sampled in turn, o.Rounds times. A system that fails
+// is left out from then on.
+func (r *runner) rounds(ctx context.Context, sample func(context.Context, System) error) error {
+	for round := range r.o.Rounds {
+		for _, sys := range r.systems {
+			if r.c.Errors[sys.Name()] != "" {
+				continue
+			}
+			r.o.Progress(fmt.Sprintf("%s, round %d of %d: %s", r.c.Name, round+1, r.o.Rounds, sys.Name()))
+			limited, cancel := context.WithTimeout(ctx, sampleTimeout)
+			err := sample(limited, sys)
+			cancel()
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				r.c.Errors[sys.Name()] = err.Error()
+			}
+		}
+	}
+	return nil
+}
+
+// sampleTimeout bounds what one system does in one round.
+const sampleTimeout = 90 * time.Second
+
+// serve runs a server, has use measure it, and stops it.
+func (r *runner) serve(ctx context.Context, sys System, p Program, probe func(context.Context) error, use func(*server) error) (err error) {
+	s, err := newServer(ctx, r.lab, sys, p, r.server)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.start(); err != nil {
+		return err
+	}
+	if err := s.ready(ctx, probe); err != nil {
+		return err
+	}
+	if err := use(s); err != nil {
+		return s.explain(err)
+	}
+	r.c.Modes[sys.Name()], err = s.stop(ctx)
+	return err
+}
+
+// probeTCP says whether the server accepts connections on a port.
+func probeTCP(l *lab.Lab, port int) func(context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		c, err := l.Client.DialContext(ctx, "tcp", hostPort(port))
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+}
+
+// clientOutput runs a client and returns what it printed.
+func (r *runner) clientOutput(ctx context.Context, argv ...string) ([]byte, error) {
+	return clientOutput(ctx, r.lab, r.client, argv...)
+}
+
+func clientOutput(ctx context.Context, l *lab.Lab, cpu int, argv ...string) ([]byte, error) {
+	argv = pinned(argv, cpu)
+	out, err := l.Client.Command(ctx, argv[0], argv[1:]...).Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w%s", strings.Join(argv, " "), err, diagnosis(err))
+	}
+	return out, nil
+}

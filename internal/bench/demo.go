@@ -1,0 +1,192 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"junction/internal/bench/clients"
+)
+
+// DemoOptions says how RunDemo shows an instance at work.
+type DemoOptions struct {
+	JunctionRun string        // path of junction_run
+	Driver      string        // afxdp or tap
+	Spin        time.Duration // for how long instances look for packets
+	Quick       bool          // a moment of load only
+	Progress    func(what string)
+}
+
+// Demo is what RunDemo has seen.
+type Demo struct {
+	Mode string // of the instances: what was really in use
+	Rows []DemoRow
+}
+
+// DemoRow is one load, on an instance and on the same server native.
+type DemoRow struct {
+	Load             string
+	Junction, Native clients.Result
+}
+
+// demoLoad is a server and what is done to it.
+type demoLoad struct {
+	name    string
+	server  func(*runner) (Program, error)
+	port    int
+	clients []demoClient
+}
+
+type demoClient struct {
+	name string
+	run  func(context.Context, *runner) (clients.Result, error)
+}
+
+// RunDemo runs the demonstration: each server in an instance and native, in turn,
+// on one veth.
+func RunDemo(ctx context.Context, o DemoOptions) (*Demo, error) {
+	ours := Junction{o.JunctionRun, o.Driver, o.Spin}
+	d := &Demo{}
+	b := benchmark{name: "demo", systems: []System{ours, Native{}}, run: func(ctx context.Context, r *runner) error {
+		for _, load := range demoLoads {
+			if err := d.show(ctx, r, load); err != nil {
+				return fmt.Errorf("%s: %w", load.name, err)
+			}
+		}
+		return nil
+	}}
+	c := (&Report{}).newCase(b.name, "")
+	err := runCase(ctx, Options{Quick: o.Quick, Progress: o.Progress}, c, b, pinning{-1, -1})
+	d.Mode = c.Modes[ours.Name()]
+	return d, err
+}
+
+// show loads one server under both systems.
+func (d *Demo) show(ctx context.Context, r *runner, load demoLoad) error {
+	p, err := load.server(r)
+	if err != nil {
+		return err
+	}
+	rows := make([]DemoRow, len(load.clients))
+	for _, sys := range r.systems {
+		err := r.serve(ctx, sys, p, probeTCP(r.lab, load.port), func(*server) error {
+			for i, c := range load.clients {
+				r.o.Progress(fmt.Sprintf("%s, %s", sys.Name(), c.name))
+				result, err := c.run(ctx, r)
+				if err != nil {
+					return err
+				}
+				rows[i].Load = c.name
+				if sys == (Native{}) {
+					rows[i].Native = result
+				} else {
+					rows[i].Junction = result
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	d.Rows = append(d.Rows, rows...)
+	return nil
+}
+
+var demoLoads = []demoLoad{
+	{"redis-server", func(*runner) (Program, error) { return redisProgram() }, redisPort, []demoClient{
+		{"redis SET, 50 connections", demoRedis("SET")},
+		{"redis GET, 50 connections", demoRedis("GET")},
+	}},
+	{"nginx", (*runner).nginx, nginxPort, []demoClient{
+		{"nginx 1 KiB file, 50 connections", demoWrk},
+	}},
+}
+
+// demoRedis loads redis for some two seconds.
+func demoRedis(test string) func(context.Context, *runner) (clients.Result, error) {
+	return func(ctx context.Context, r *runner) (clients.Result, error) {
+		l := redisLoad{"c50", 50, 1}
+		warm, err := r.redisBenchmark(ctx, l, test, 5000)
+		if err != nil {
+			return warm, err
+		}
+		requests := 5000
+		if !r.o.Quick {
+			requests = max(requests, int(2*warm.PerSecond))
+		}
+		result, err := r.redisBenchmark(ctx, l, test, requests)
+		result.Requests = uint64(requests)
+		return result, err
+	}
+}
+
+const (
+	nginxPort = 8080
+	nginxConf = `daemon off;
+master_process off;
+pid nginx.pid;
+error_log stderr;
+events { worker_connections 1024; }
+http {
+	access_log off;
+	server { listen %d; root .; }
+}
+`
+)
+
+// nginx serves a small file of its own from the case's folder.
+func (r *runner) nginx() (Program, error) {
+	path, err := programPath("nginx")
+	conf := filepath.Join(r.dir, "nginx.conf")
+	return Program{Argv: []string{path, "-p", r.dir, "-c", conf}}, errors.Join(err,
+		os.Chmod(r.dir, 0o755),
+		os.WriteFile(conf, fmt.Appendf(nil, nginxConf, nginxPort), 0o644),
+		os.WriteFile(filepath.Join(r.dir, "file"), make([]byte, 1024), 0o644),
+	)
+}
+
+// demoWrk loads nginx for some two seconds.
+func demoWrk(ctx context.Context, r *runner) (clients.Result, error) {
+	seconds := 3
+	if r.o.Quick {
+		seconds = 1
+	}
+	out, err := r.clientOutput(ctx, "wrk", "--threads", "1", "--connections", "50", "--latency",
+		"--duration", strconv.Itoa(seconds)+"s", "http://"+hostPort(nginxPort)+"/file")
+	if err != nil {
+		return clients.Result{}, err
+	}
+	return clients.ParseWrk(string(out))
+}
+
+// WriteTable writes what was seen for people.
+func (d *Demo) WriteTable(w io.Writer) error {
+	fmt.Fprintf(w, "Unmodified servers in instances of junction_run and on the host's kernel, on one veth:\n\n")
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "load\tserver\trequests\terrors\trequests/s\tp50 ms\tp99 ms\tratio\t")
+	for _, r := range d.Rows {
+		ratioTo := 0.0
+		if r.Native.PerSecond > 0 {
+			ratioTo = r.Junction.PerSecond / r.Native.PerSecond
+		}
+		writeDemoRow(t, r.Load, "junction", r.Junction, ratio(ratioTo))
+		writeDemoRow(t, "", "native", r.Native, "1.00")
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nThe instances ran in mode: %s.\nratio: requests/s by native's.\n", d.Mode)
+	return err
+}
+
+func writeDemoRow(w io.Writer, load, system string, r clients.Result, ratio string) {
+	fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%s\t%.3f\t%.3f\t%s\t\n",
+		load, system, r.Requests, r.Errors, number(r.PerSecond), r.P50/1000, r.P99/1000, ratio)
+}
