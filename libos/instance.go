@@ -12,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/fspath"
+	"gvisor.dev/gvisor/pkg/gomaxprocs"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
@@ -44,6 +45,10 @@ func Boot(opts Options) (*Instance, error) {
 	}
 	setDefaults(&opts)
 	setLogger(opts.Logger)
+	if err := initProcess(); err != nil {
+		return nil, err
+	}
+	gomaxprocs.SetBase(opts.Kthreads)
 	i := &Instance{opts: opts}
 	if opts.Strace || opts.CountSyscalls {
 		i.calls = installTracing(opts.Strace)

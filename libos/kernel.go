@@ -44,14 +44,12 @@ var initProcess = sync.OnceValue(func() error {
 	if err := usage.Init(); err != nil {
 		return fmt.Errorf("setting up memory accounting: %w", err)
 	}
+	installSIGPIPE()
 	return sighandling.IgnoreChildStop()
 })
 
 // newKernel makes the Sentry kernel, without file systems or programs.
 func newKernel(opts *Options) (*kernel.Kernel, error) {
-	if err := initProcess(); err != nil {
-		return nil, err
-	}
 	plat, err := newPlatform(opts)
 	if err != nil {
 		return nil, err

@@ -238,3 +238,37 @@ func TestTracing(t *testing.T) {
 	require.Contains(t, sh(t, Options{Strace: true}, "cat /etc/hostname"), "/etc/hostname")
 	sh(t, Options{CountSyscalls: true}, "true")
 }
+
+// TestSIGPIPE: a writer whose reader has gone is killed, be it a host pipe, a
+// stream socket or a pipe inside; MSG_NOSIGNAL and datagrams are spared.
+func TestSIGPIPE(t *testing.T) {
+	t.Run("host pipe", func(t *testing.T) {
+		r, w, err := os.Pipe()
+		require.NoError(t, err)
+		r.Close()
+		cmd := child(t, Options{Argv: []string{"yes"}})
+		cmd.Stdout = w
+		cmd.Run()
+		w.Close()
+		require.Equal(t, 128+13, cmd.ProcessState.ExitCode())
+	})
+	t.Run("inside", func(t *testing.T) {
+		require.Equal(t, "y\n", sh(t, Options{}, "yes | head -1"))
+	})
+	t.Run("sockets", func(t *testing.T) {
+		out := sh(t, Options{}, `exec /usr/bin/python3 - <<'END'
+import os, signal, socket
+seen = []
+signal.signal(signal.SIGPIPE, lambda *_: seen.append(1))
+def broken(kind, flags):
+    a, b = socket.socketpair(socket.AF_UNIX, kind)
+    b.close()
+    del seen[:]
+    try: a.send(b"x", flags)
+    except (BrokenPipeError, ConnectionRefusedError): os.getpid()
+    return len(seen)
+print(broken(socket.SOCK_STREAM, 0), broken(socket.SOCK_STREAM, socket.MSG_NOSIGNAL), broken(socket.SOCK_DGRAM, 0))
+END`)
+		require.Equal(t, "1 0 0\n", out)
+	})
+}
