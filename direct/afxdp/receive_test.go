@@ -125,6 +125,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 100, 0, 0, 1, 1, 0, 0, 0, 0, 1}, false)
 	f.Add(bytes.Repeat([]byte{0, 1, 0, 0, 200, 0, 1}, 30), true)
 	f.Fuzz(func(t *testing.T, script []byte, frags bool) {
+		script = script[:min(len(script), 7*512)]
 		r := fakeReceiver(frags)
 		k := newKernel(r)
 		batch := make([][]byte, 7)
