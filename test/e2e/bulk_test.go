@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"os"
@@ -66,7 +67,9 @@ func TestQueues(t *testing.T) {
 	})
 }
 
-// TestIperf sends a file through iperf3 each way and compares it.
+// TestIperf runs iperf3 both ways and checks what arrived. The receiver keeps it
+// in a file; sending a file is no check, for iperf3 3.12 itself mixes it up when
+// the socket takes a part of a block.
 func TestIperf(t *testing.T) {
 	matrix(t, func(t *testing.T, v variant) {
 		for _, direction := range []string{"in", "out"} {
@@ -81,17 +84,44 @@ func iperf(t *testing.T, v variant, direction string) {
 	const size = 50 << 20
 	r := newRig(t, v, lab.Options{})
 	dir := workDir(t)
-	source := writeFile(t, dir, "source", pattern(3, size))
 	sink := filepath.Join(dir, "sink")
-	inside, outside, reverse := sink, source, []string(nil)
-	if direction == "out" {
-		inside, outside, reverse = source, sink, []string{"-R"}
+	inside := []string{need(t, "iperf3"), "-s", "-1", "--forceflush"}
+	outside := []string{"-c", addr4.String(), "-n", strconv.Itoa(size), "--repeating-payload", "-J"}
+	if direction == "in" {
+		inside = append(inside, "-F", sink)
+	} else {
+		outside = append(outside, "-R", "-F", sink)
 	}
-	i := r.start([]string{"--rw", dir}, need(t, "iperf3"), "-s", "-1", "-F", inside)
+	i := r.start([]string{"--rw", dir}, inside...)
 	i.await("Server listening")
-	r.client("iperf3", append([]string{"-c", addr4.String(), "-n", strconv.Itoa(size), "-F", outside}, reverse...)...)
+	out := r.client("iperf3", outside...)
 	require.Zero(t, i.exit())
-	requireSameFile(t, sink, hashOf(3, size), "what iperf3 wrote")
+	var summary struct {
+		End struct {
+			Received struct{ Bytes int64 } `json:"sum_received"`
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &summary), out)
+	data, err := os.ReadFile(sink)
+	require.NoError(t, err)
+	require.Greater(t, len(data), size/2) // what is under way at the end is not counted
+	require.EqualValues(t, summary.End.Received.Bytes, len(data), "bytes that iperf3 counted")
+	requirePayload(t, data)
+}
+
+// requirePayload checks a stream of iperf3's repeating payload: blocks of the
+// digits 0 to 9 again and again, cut off where the socket took a part.
+func requirePayload(t *testing.T, data []byte) {
+	t.Helper()
+	next := byte('0')
+	for n, b := range data {
+		if b != next && b != '0' {
+			t.Fatalf("byte %d of %d is %q, want %q or the begin of a block", n, len(data), b, next)
+		}
+		if next = b + 1; next > '9' {
+			next = '0'
+		}
+	}
 }
 
 // requireSameFile compares the hash of a file's content.
