@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -194,6 +195,12 @@ func (i *Instance) Signal(sig unix.Signal) error {
 		}
 	}
 	return i.k.SendExternalSignalThreadGroup(i.init, info)
+}
+
+// Stopped tells whether the program is stopped by a signal, as ^Z does.
+func (i *Instance) Stopped() bool {
+	leader := i.init.Leader()
+	return leader.TaskGoroutineState() == kernel.TaskGoroutineStopped && strings.HasPrefix(leader.StateStatus(), "T ")
 }
 
 // Wait blocks until the program has ended and tells how. What other programs

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,7 @@ import (
 var forwarded = map[unix.Signal]bool{
 	unix.SIGINT: true, unix.SIGTERM: true, unix.SIGHUP: true, unix.SIGQUIT: true,
 	unix.SIGUSR1: true, unix.SIGUSR2: true, unix.SIGWINCH: false,
+	unix.SIGTSTP: false, unix.SIGCONT: false, // ^Z, fg and bg of a terminal
 }
 
 // interrupted is the error of a set-up that a signal ended.
@@ -26,7 +28,10 @@ func (i interrupted) Error() string {
 }
 
 // receiver is what signals are sent on to: a libos.Instance.
-type receiver interface{ Signal(unix.Signal) error }
+type receiver interface {
+	Signal(unix.Signal) error
+	Stopped() bool
+}
 
 // signals catches the process's signals from its creation until stop.
 type signals struct {
@@ -66,8 +71,28 @@ func (s *signals) handle(sig unix.Signal) {
 		if err := s.program.Signal(sig); err != nil {
 			s.logger.Warn("signal not delivered to the program", "signal", unix.SignalName(sig), "error", err)
 		}
+		if sig == unix.SIGTSTP {
+			s.suspend()
+		}
 	case forwarded[sig]:
 		s.cancel(interrupted(sig))
+	}
+}
+
+// suspend stops this process when ^Z has stopped the program, so that the
+// shell outside gets its terminal back; SIGCONT continues both. The libOS has
+// no event for it: a program with a handler takes a moment to stop itself, and
+// an interactive shell inside never does.
+func (s *signals) suspend() {
+	const step, steps = 5 * time.Millisecond, 40
+	for range steps {
+		if s.program.Stopped() {
+			if err := unix.Kill(os.Getpid(), unix.SIGSTOP); err != nil {
+				s.logger.Warn("cannot stop with the program", "error", err)
+			}
+			return
+		}
+		time.Sleep(step)
 	}
 }
 

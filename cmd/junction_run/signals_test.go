@@ -18,6 +18,7 @@ type recorder struct {
 }
 
 func (r recorder) Signal(sig unix.Signal) error { r.got <- sig; return r.err }
+func (r recorder) Stopped() bool                { return false }
 
 func TestSignalsReachTheProgram(t *testing.T) {
 	s := catchSignals(slog.New(slog.DiscardHandler))
