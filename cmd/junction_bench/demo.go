@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,9 @@ func demoCommand() *cobra.Command {
 have the NIC's queues to themselves, loads them from another network namespace
 with redis-benchmark and wrk, and does the same with both running natively.`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if o.Driver != "afxdp" && o.Driver != "tap" {
+				return usageError{fmt.Errorf("--driver %q: accepted: afxdp, tap", o.Driver)}
+			}
 			if o.JunctionRun, err = needProgram("junction-run", o.JunctionRun); err != nil {
 				return err
 			}

@@ -63,6 +63,8 @@ Exit status: 0; 1 if something could not be measured; 2 for a mistake on the
 command line; 130 if it was interrupted.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}

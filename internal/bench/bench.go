@@ -165,7 +165,10 @@ func (r *runner) serve(ctx context.Context, sys System, p Program, probe func(co
 	if err := use(s); err != nil {
 		return s.explain(err)
 	}
-	r.c.Modes[sys.Name()], err = s.stop(ctx)
+	if err := s.stop(ctx); err != nil {
+		return err
+	}
+	r.c.Modes[sys.Name()], err = s.mode()
 	return err
 }
 

@@ -15,7 +15,7 @@ func runBulk(ctx context.Context, r *runner) error {
 	if err != nil {
 		return err
 	}
-	p := Program{Argv: []string{path, "--server", "--port", strconv.Itoa(iperfPort)}}
+	p := Program{Argv: []string{path, "--server", "--port", strconv.Itoa(iperfPort)}, Report: true}
 	return r.rounds(ctx, func(ctx context.Context, sys System) error {
 		return r.serve(ctx, sys, p, probeTCP(r.lab, iperfPort), func(s *server) error {
 			if err := r.bulk(ctx, s, "to_server"); err != nil {

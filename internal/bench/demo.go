@@ -145,7 +145,7 @@ http {
 func (r *runner) nginx() (Program, error) {
 	path, err := programPath("nginx")
 	conf := filepath.Join(r.dir, "nginx.conf")
-	return Program{Argv: []string{path, "-p", r.dir, "-c", conf}}, errors.Join(err,
+	return Program{Argv: []string{path, "-p", r.dir, "-c", conf}, Report: true}, errors.Join(err,
 		os.Chmod(r.dir, 0o755),
 		os.WriteFile(conf, fmt.Appendf(nil, nginxConf, nginxPort), 0o644),
 		os.WriteFile(filepath.Join(r.dir, "file"), make([]byte, 1024), 0o644),

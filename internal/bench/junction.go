@@ -34,7 +34,10 @@ func (j Junction) Name() string {
 }
 
 func (j Junction) prepare(_ *lab.Lab, p Program) (*plan, error) {
-	argv := []string{j.Path, "--stats=json"}
+	argv := []string{j.Path}
+	if p.Report {
+		argv = append(argv, "--stats=json")
+	}
 	if j.Driver == "" {
 		argv = append(argv, "--mode", "none")
 	} else {

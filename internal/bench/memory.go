@@ -26,6 +26,9 @@ func runMemory(ctx context.Context, r *runner) error {
 	p := Program{Argv: []string{first, "stay"}}
 	r.o.Rounds = min(r.o.Rounds, 3)
 	return r.rounds(ctx, func(ctx context.Context, sys System) error {
+		if err := r.learnMode(ctx, sys); err != nil {
+			return err
+		}
 		one, err := r.idle(ctx, sys, p, 1)
 		if err != nil {
 			return err
@@ -85,9 +88,7 @@ func (r *runner) sumAndStop(ctx context.Context, servers []*server) (sum proctre
 	}
 	var errs []error
 	for _, s := range servers {
-		mode, err := s.stop(ctx)
-		r.c.Modes[s.system.Name()] = mode
-		errs = append(errs, err)
+		errs = append(errs, s.stop(ctx))
 	}
 	return sum, errors.Join(errs...)
 }

@@ -23,7 +23,7 @@ var redisLoads = []redisLoad{{"c1", 1, 1}, {"c50", 50, 1}, {"c50_x16", 50, 16}}
 // redisProgram keeps nothing on disk, for disks are not what is measured.
 func redisProgram() (Program, error) {
 	path, err := programPath("redis-server")
-	return Program{Argv: []string{
+	return Program{Report: true, Argv: []string{
 		path, "--port", strconv.Itoa(redisPort), "--protected-mode", "no", "--save", "", "--dir", "/tmp",
 	}}, err
 }

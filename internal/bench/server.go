@@ -131,23 +131,23 @@ func (s *server) cpu() (time.Duration, error) { return proctree.CPU(s.cmd.Proces
 // memory returns the memory of all processes of the server.
 func (s *server) memory() (proctree.Memory, error) { return proctree.MemoryOf(s.cmd.Process.Pid) }
 
-// stop asks the program to end, waits until it has, and returns what was really
-// in use. The exit status does not matter: a signal ended it.
-func (s *server) stop(ctx context.Context) (mode string, err error) {
+// stop asks the program to end and waits until it has. The exit status does not
+// matter: a signal ended it.
+func (s *server) stop(ctx context.Context) error {
 	if err := s.terminate(); err != nil {
-		return "", s.explain(err)
+		return s.explain(err)
 	}
 	select {
 	case <-s.done:
+		return nil
 	case <-ctx.Done():
-		return "", ctx.Err()
+		return ctx.Err()
 	case <-time.After(stopGrace):
-		return "", s.explain(fmt.Errorf("does not end within %v of SIGTERM", stopGrace))
+		return s.explain(fmt.Errorf("does not end within %v of SIGTERM", stopGrace))
 	}
-	return s.mode()
 }
 
-// mode returns what was really in use, after the end.
+// mode returns what was really in use, after the end of a program with Report.
 func (s *server) mode() (string, error) {
 	mode, err := s.plan.mode(s.printed())
 	if err != nil {

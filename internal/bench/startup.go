@@ -22,6 +22,9 @@ func runStartup(ctx context.Context, r *runner) error {
 		starts = 2
 	}
 	return r.rounds(ctx, func(ctx context.Context, sys System) error {
+		if err := r.learnMode(ctx, sys); err != nil {
+			return err
+		}
 		var firsts, exits []float64
 		for range starts {
 			d, err := r.timeToFirst(ctx, sys, Program{Argv: []string{first}})
@@ -52,11 +55,25 @@ func (r *runner) timeToFirst(ctx context.Context, sys System, p Program) (ms flo
 	if err != nil {
 		return 0, err
 	}
+	return milliseconds(at.Sub(s.began)), s.wait(ctx)
+}
+
+// learnMode notes what is in use when a program runs under the system: those
+// that are measured do not report it.
+func (r *runner) learnMode(ctx context.Context, sys System) (err error) {
+	s, err := newServer(ctx, r.lab, sys, Program{Argv: []string{"/bin/true"}, Report: true}, -1)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.start(); err != nil {
+		return err
+	}
 	if err := s.wait(ctx); err != nil {
-		return 0, err
+		return err
 	}
 	r.c.Modes[sys.Name()], err = s.mode()
-	return milliseconds(at.Sub(s.began)), err
+	return err
 }
 
 // timeToExit returns the time, in ms, from just before the fork of this process

@@ -78,8 +78,11 @@ func grouped(digits string) string {
 }
 
 func ratio(f float64) string {
-	if f == 0 {
+	switch {
+	case f == 0:
 		return "-"
+	case f < 0.1:
+		return strconv.FormatFloat(f, 'f', 4, 64)
 	}
 	return strconv.FormatFloat(f, 'f', 2, 64)
 }

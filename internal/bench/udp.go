@@ -22,7 +22,8 @@ type NativeSpin struct{ Native }
 func (NativeSpin) Name() string { return "native-spin" }
 
 func (n NativeSpin) prepare(l *lab.Lab, p Program) (*plan, error) {
-	return n.Native.prepare(l, Program{Argv: append(p.Argv[:len(p.Argv):len(p.Argv)], "spin")})
+	p.Argv = append(p.Argv[:len(p.Argv):len(p.Argv)], "spin")
+	return n.Native.prepare(l, p)
 }
 
 var errLost = errors.New("a datagram was lost")
@@ -37,7 +38,7 @@ func runUDP(ctx context.Context, r *runner) error {
 	if err != nil {
 		return err
 	}
-	p := Program{Argv: []string{echo, address().String(), strconv.Itoa(echoPort)}}
+	p := Program{Argv: []string{echo, address().String(), strconv.Itoa(echoPort)}, Report: true}
 	return r.rounds(ctx, func(ctx context.Context, sys System) error {
 		probe := func(ctx context.Context) error {
 			_, lost, err := r.ping(ctx, ping, 1)

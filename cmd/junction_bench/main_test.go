@@ -1,0 +1,57 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestExitCodes(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing")
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"--help"}, 0},
+		{[]string{"run", "--help"}, 0},
+		{[]string{"run", "--frobnicate"}, exitUsage},
+		{[]string{"run", "extra"}, exitUsage},
+		{[]string{"run", "--only", "nosuchcase"}, exitUsage},
+		{[]string{"run", "--rounds", "-1"}, exitUsage},
+		{[]string{"frobnicate"}, exitUsage},
+		{[]string{"run", "--junction-run", missing}, exitFailed},
+		{[]string{"run", "--junction-run", "/bin/false", "--runsc", missing}, exitFailed},
+		{[]string{"demo", "--junction-run", missing}, exitFailed},
+		{[]string{"demo", "--driver", "pigeon"}, exitUsage},
+	} {
+		require.Equal(t, c.want, run(c.args), "%q", c.args)
+	}
+}
+
+func TestHelpNamesCases(t *testing.T) {
+	cmd := newCommand()
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	cmd.SetArgs([]string{"run", "--help"})
+	require.NoError(t, cmd.Execute())
+	require.Contains(t, out.String(), "startup, memory, redis, udp, bulk")
+}
+
+// Progress to something that is no terminal is whole lines.
+func TestProgress(t *testing.T) {
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	p := newProgress(w)
+	p.show("one")
+	p.show("two")
+	p.end()
+	require.NoError(t, w.Close())
+	var out bytes.Buffer
+	_, err = out.ReadFrom(r)
+	require.NoError(t, err)
+	require.Equal(t, "one\ntwo\n", out.String())
+}
