@@ -51,7 +51,7 @@ func runRedis(ctx context.Context, r *runner) error {
 
 // loadRedis runs one test long enough, and records it.
 func (r *runner) loadRedis(ctx context.Context, s *server, l redisLoad, test string) error {
-	want := 1500 * time.Millisecond
+	want := time.Second
 	if r.o.Quick {
 		want = 200 * time.Millisecond
 	}
