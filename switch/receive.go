@@ -15,29 +15,42 @@ type receiver struct {
 	count counters
 }
 
-// run receives until the endpoint is stopped or the queue fails.
+// run receives until the endpoint is stopped or the queue fails. While it is
+// awake it flushes for the writers too: after each batch, once those whom the
+// batch has woken have had their turn, and while it looks for further frames.
 func (r *receiver) run() {
 	var idle idleTimer
+	defer r.q.flushFor(r.e, false)
 	for !r.e.stopped.Load() {
 		n, err := r.q.Receive(r.batch)
-		if n > 0 {
+		switch {
+		case n > 0:
 			r.handle(r.batch[:n])
 			r.q.Release()
 			idle.reset()
-		}
-		if err != nil {
+			runtime.Gosched()
+			r.q.flushFor(r.e, true)
+		case err != nil:
 			return
+		case idle.spin(r.e.opts.Spin):
+			if r.q.dirty.Load() {
+				r.q.flushFor(r.e, true)
+			}
+		default:
+			r.q.flushFor(r.e, false)
+			if r.sleep() != nil {
+				return
+			}
+			idle.reset()
 		}
-		if n > 0 || idle.spin(r.e.opts.Spin) {
-			continue
-		}
-		r.count.wakes++
-		r.merge()
-		if r.q.Wait() != nil {
-			return
-		}
-		idle.reset()
 	}
+}
+
+// sleep waits for frames.
+func (r *receiver) sleep() error {
+	r.count.wakes++
+	r.merge()
+	return r.q.Wait()
 }
 
 func (r *receiver) handle(frames [][]byte) {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"junction/direct"
 
@@ -30,6 +31,11 @@ type queue struct {
 	// flushing: somebody is about to flush; who finds it set need not.
 	// +checklocks:txMu
 	flushing bool
+	// receiving: the receiver is awake and will flush.
+	// +checklocks:txMu
+	receiving bool
+	// dirty: there are packets to flush. Written with txMu held.
+	dirty atomic.Bool
 	// waiting: the device is full, and a goroutine that waits for it has the
 	// transmit side; packets go to backlog.
 	// +checklocks:txMu
@@ -109,10 +115,23 @@ func (e *Endpoint) writePacket(pkt *stack.PacketBuffer) tcpip.Error {
 	} else if err != nil {
 		return q.refuse(err)
 	}
-	if !q.flushing {
+	q.dirty.Store(true)
+	if !q.flushing && !q.receiving {
 		q.kick(e)
 	}
 	return nil
+}
+
+// flushFor flushes for those who left it to the receiver, which says whether
+// it goes on receiving. Most packets answer what it has just delivered, and one
+// system call serves all of a batch's answers.
+func (q *queue) flushFor(e *Endpoint, receiving bool) {
+	q.txMu.Lock()
+	defer q.txMu.Unlock()
+	q.receiving = receiving
+	if q.dirty.Load() && !q.waiting && !q.closed && q.flush() != nil {
+		q.wait(e)
+	}
 }
 
 // kick flushes, after others that are ready to send have had the chance to, so
@@ -125,7 +144,7 @@ func (q *queue) kick(e *Endpoint) {
 	runtime.Gosched()
 	q.txMu.Lock()
 	q.flushing = false
-	if !q.waiting && !q.closed && q.flush() != nil {
+	if q.dirty.Load() && !q.waiting && !q.closed && q.flush() != nil {
 		q.wait(e)
 	}
 }
@@ -219,6 +238,7 @@ func (q *queue) gather(pkt *stack.PacketBuffer) {
 // +checklocks:q.txMu
 func (q *queue) flush() error {
 	q.tx.calls++
+	q.dirty.Store(false)
 	if err := q.Flush(); errors.Is(err, direct.ErrFull) {
 		return err
 	}

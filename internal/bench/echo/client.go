@@ -59,7 +59,13 @@ func measure(ctx context.Context, l *lab.Lab, s *server, requests int, pin bool)
 	if r.one, err = ping(ctx, l, pin, 1, 1, requests/3); err != nil {
 		return r, err
 	}
-	r.pipelined, err = ping(ctx, l, pin, 50, 16, requests*8)
+	if r.pipelined, err = ping(ctx, l, pin, 50, 16, requests*8); err != nil {
+		return r, err
+	}
+	if r.in, err = bulk(ctx, l, upload); err != nil {
+		return r, err
+	}
+	r.out, err = bulk(ctx, l, download)
 	return r, err
 }
 
@@ -173,5 +179,48 @@ func echoOnce(c net.Conn, buf []byte, now time.Time) error {
 		return err
 	}
 	_, err := c.Read(buf)
+	return err
+}
+
+// bulk returns the Gbit/s of a transfer of bulkBytes.
+func bulk(ctx context.Context, l *lab.Lab, transfer func(net.Conn) error) (float64, error) {
+	c, err := l.Client.DialContext(ctx, "tcp", netip.AddrPortFrom(lab.ServerAddr4.Addr(), bulkPort).String())
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	begin := time.Now()
+	if err := c.SetDeadline(begin.Add(limit / 2)); err != nil {
+		return 0, err
+	}
+	if err := transfer(c); err != nil {
+		return 0, err
+	}
+	return 8 * bulkBytes / 1e9 / time.Since(begin).Seconds(), nil
+}
+
+func upload(c net.Conn) error {
+	buf := make([]byte, 256<<10)
+	buf[0] = 'r'
+	for left := bulkBytes; left > 0; left -= len(buf) {
+		if _, err := c.Write(buf); err != nil {
+			return err
+		}
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, buf[:1])
+	return err
+}
+
+func download(c net.Conn) error {
+	if _, err := c.Write([]byte{'w'}); err != nil {
+		return err
+	}
+	n, err := io.Copy(io.Discard, c)
+	if err == nil && n != bulkBytes {
+		err = fmt.Errorf("%d bytes came of %d", n, bulkBytes)
+	}
 	return err
 }

@@ -52,16 +52,16 @@ func run(ctx context.Context, variants []string, rounds, requests int, pin bool)
 		}
 	}
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "variant\t50 conn/s\t1 conn/s\tx16/s\tµs CPU per request at 50\tUDP RTT µs\t")
+	fmt.Fprintln(t, "variant\t50 conn/s\t1 conn/s\tx16/s\tµs CPU per request at 50\tUDP RTT µs\tGbit/s in\tGbit/s out\t")
 	for _, v := range variants {
 		m := medians(results[v])
-		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%.0f\t%.2f\t%.1f\t\n", v, m.many, m.one, m.pipelined, m.cpu, m.rtt)
+		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%.0f\t%.2f\t%.1f\t%.1f\t%.1f\t\n", v, m.many, m.one, m.pipelined, m.cpu, m.rtt, m.in, m.out)
 	}
 	return t.Flush()
 }
 
-// result of one turn: requests a second, microseconds.
-type result struct{ many, one, pipelined, cpu, rtt float64 }
+// result of one turn: requests a second, microseconds, Gbit/s.
+type result struct{ many, one, pipelined, cpu, rtt, in, out float64 }
 
 func medians(rs []result) result {
 	pick := func(get func(result) float64) float64 {
@@ -78,6 +78,8 @@ func medians(rs []result) result {
 		pipelined: pick(func(r result) float64 { return r.pipelined }),
 		cpu:       pick(func(r result) float64 { return r.cpu }),
 		rtt:       pick(func(r result) float64 { return r.rtt }),
+		in:        pick(func(r result) float64 { return r.in }),
+		out:       pick(func(r result) float64 { return r.out }),
 	}
 }
 

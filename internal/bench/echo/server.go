@@ -26,39 +26,97 @@ const (
 	// serverEnv tells a copy of this program which variant to serve.
 	serverEnv = "JUNCTION_ECHO_SERVER"
 	port      = 7000
+	// bulkPort is that of bulkServer, which sends bulkBytes at once.
+	bulkPort  = 7001
+	bulkBytes = 256 << 20
 )
 
 // serve runs a variant's server until stdin ends. It prints a line when ready.
 func serve(variant string) error {
-	tcp, udp, stop, err := listen(variant)
+	tcp, bulk, udp, stop, err := listen(variant)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	go accept(tcp)
+	go accept(tcp, pong)
 	go echoUDP(udp)
+	go accept(bulk, bulkServer)
 	fmt.Println("ready")
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
 }
 
-func listen(variant string) (net.Listener, net.PacketConn, func(), error) {
+// bulkServer answers "r" by reading all there is, then one byte, and "w" by
+// writing bulkBytes.
+func bulkServer(c net.Conn) {
+	defer c.Close()
+	var what [1]byte
+	if _, err := io.ReadFull(c, what[:]); err != nil {
+		return
+	}
+	buf := make([]byte, 256<<10)
+	if what[0] == 'w' {
+		for left := bulkBytes; left > 0; left -= len(buf) {
+			if _, err := c.Write(buf); err != nil {
+				return
+			}
+		}
+		return
+	}
+	for {
+		if _, err := c.Read(buf); err != nil {
+			break
+		}
+	}
+	_, _ = c.Write(what[:]) // the client notices if it does not come
+}
+
+func listen(variant string) (tcp, bulk net.Listener, udp net.PacketConn, stop func(), err error) {
 	name, opts, err := parse(variant)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, nil, err
 	}
 	if name == "native" {
-		addr := fmt.Sprintf(":%d", port)
-		tcp, err := net.Listen("tcp4", addr)
-		if err != nil {
-			return nil, nil, nil, err
-		}
-		udp, err := net.ListenPacket("udp4", addr)
-		return tcp, udp, func() {}, err
+		return listenNative()
 	}
-	dev, err := direct.Open(context.Background(), direct.Options{NIC: lab.ServerNIC, Driver: name})
+	link, dev, err := openLink(name, opts)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, nil, err
+	}
+	n, err := netstack.New(netstack.Options{Link: link, Addresses: []netip.Prefix{lab.ServerAddr4}})
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	stop = func() {
+		n.Close()
+		fmt.Fprintf(os.Stderr, "%s %+v\n", variant, link.Stats())
+		_ = dev.Close()
+	}
+	if tcp, err = gonet.ListenTCP(n.Stack(), tcpip.FullAddress{Port: port}, ipv4.ProtocolNumber); err != nil {
+		return nil, nil, nil, nil, err
+	}
+	if bulk, err = gonet.ListenTCP(n.Stack(), tcpip.FullAddress{Port: bulkPort}, ipv4.ProtocolNumber); err != nil {
+		return nil, nil, nil, nil, err
+	}
+	udp, err = gonet.DialUDP(n.Stack(), &tcpip.FullAddress{Port: port}, nil, ipv4.ProtocolNumber)
+	return tcp, bulk, udp, stop, err
+}
+
+func listenNative() (tcp, bulk net.Listener, udp net.PacketConn, stop func(), err error) {
+	if tcp, err = net.Listen("tcp4", fmt.Sprintf(":%d", port)); err != nil {
+		return nil, nil, nil, nil, err
+	}
+	if bulk, err = net.Listen("tcp4", fmt.Sprintf(":%d", bulkPort)); err != nil {
+		return nil, nil, nil, nil, err
+	}
+	udp, err = net.ListenPacket("udp4", fmt.Sprintf(":%d", port))
+	return tcp, bulk, udp, func() {}, err
+}
+
+func openLink(driver string, opts modeswitch.Options) (*modeswitch.Endpoint, direct.Device, error) {
+	dev, err := direct.Open(context.Background(), direct.Options{NIC: lab.ServerNIC, Driver: driver})
+	if err != nil {
+		return nil, nil, err
 	}
 	off := dev.Offloads()
 	opts.Backend = modeswitch.Backend{
@@ -66,24 +124,7 @@ func listen(variant string) (net.Listener, net.PacketConn, func(), error) {
 		TXChecksum: off.TXChecksum, GSOMax: off.GSOMax, RXTrusted: off.RXTrusted,
 	}
 	link, err := modeswitch.New(opts)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	n, err := netstack.New(netstack.Options{Link: link, Addresses: []netip.Prefix{lab.ServerAddr4}})
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	stop := func() {
-		n.Close()
-		fmt.Fprintf(os.Stderr, "%s %+v\n", variant, link.Stats())
-		_ = dev.Close()
-	}
-	tcp, err := gonet.ListenTCP(n.Stack(), tcpip.FullAddress{Port: port}, ipv4.ProtocolNumber)
-	if err != nil {
-		return nil, nil, stop, err
-	}
-	udp, err := gonet.DialUDP(n.Stack(), &tcpip.FullAddress{Port: port}, nil, ipv4.ProtocolNumber)
-	return tcp, udp, stop, err
+	return link, dev, err
 }
 
 // parse reads a variant: a driver or "native", then options of the endpoint.
@@ -106,13 +147,13 @@ func parse(variant string) (name string, o modeswitch.Options, err error) {
 	return fields[0], o, nil
 }
 
-func accept(ln net.Listener) {
+func accept(ln net.Listener, serve func(net.Conn)) {
 	for {
 		c, err := ln.Accept()
 		if err != nil {
 			return
 		}
-		go pong(c)
+		go serve(c)
 	}
 }
 
