@@ -150,7 +150,7 @@ func (r *runner) rounds(ctx context.Context, sample func(context.Context, System
 const sampleTimeout = 90 * time.Second
 
 // serve runs a server, has use measure it, and stops it.
-func (r *runner) serve(ctx context.Context, sys System, p Program, probe func(context.Context) error, use func(*server) error) (err error) {
+func (r *runner) serve(ctx context.Context, sys System, p Program, probe probe, use func(*server) error) (err error) {
 	s, err := newServer(ctx, r.lab, sys, p, r.server)
 	if err != nil {
 		return err
@@ -173,8 +173,8 @@ func (r *runner) serve(ctx context.Context, sys System, p Program, probe func(co
 }
 
 // probeTCP says whether the server accepts connections on a port.
-func probeTCP(l *lab.Lab, port int) func(context.Context) error {
-	return func(ctx context.Context) error {
+func probeTCP(l *lab.Lab, port int) probe {
+	return func(ctx context.Context, _ *server) error {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		c, err := l.Client.DialContext(ctx, "tcp", hostPort(port))

@@ -1,7 +1,9 @@
 package bench
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"strconv"
 
 	"junction/internal/bench/clients"
@@ -15,15 +17,26 @@ func runBulk(ctx context.Context, r *runner) error {
 	if err != nil {
 		return err
 	}
-	p := Program{Argv: []string{path, "--server", "--port", strconv.Itoa(iperfPort)}, Report: true}
+	p := Program{Argv: []string{path, "--server", "--forceflush", "--port", strconv.Itoa(iperfPort)}, Report: true}
 	return r.rounds(ctx, func(ctx context.Context, sys System) error {
-		return r.serve(ctx, sys, p, probeTCP(r.lab, iperfPort), func(s *server) error {
-			if err := r.bulk(ctx, s, "to_server"); err != nil {
-				return err
-			}
-			return r.bulk(ctx, s, "from_server", "--reverse")
-		})
+		err := r.serve(ctx, sys, p, probeIperf, func(s *server) error { return r.bulk(ctx, s, "to_server") })
+		if err != nil {
+			return err
+		}
+		return r.serve(ctx, sys, p, probeIperf, func(s *server) error { return r.bulk(ctx, s, "from_server", "--reverse") })
 	})
+}
+
+var errNotListening = errors.New("has not said that it listens")
+
+// probeIperf reads what the server says. Connecting to it would be a test to
+// it, and after each it closes its port for a moment: hence also one server for
+// each direction.
+func probeIperf(_ context.Context, s *server) error {
+	if !bytes.Contains(s.printed(), []byte("Server listening")) {
+		return errNotListening
+	}
+	return nil
 }
 
 func (r *runner) bulk(ctx context.Context, s *server, direction string, args ...string) error {

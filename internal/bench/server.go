@@ -85,13 +85,16 @@ func (s *server) wait(ctx context.Context) error {
 	return nil
 }
 
+// probe returns nil if the server serves.
+type probe func(context.Context, *server) error
+
 // ready returns when probe succeeds. The program has no way to tell from where
 // it runs, so probe is tried again and again.
-func (s *server) ready(ctx context.Context, probe func(context.Context) error) error {
+func (s *server) ready(ctx context.Context, probe probe) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		err := probe(ctx)
+		err := probe(ctx, s)
 		if err == nil {
 			return nil
 		}

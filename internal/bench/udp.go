@@ -40,7 +40,7 @@ func runUDP(ctx context.Context, r *runner) error {
 	}
 	p := Program{Argv: []string{echo, address().String(), strconv.Itoa(echoPort)}, Report: true}
 	return r.rounds(ctx, func(ctx context.Context, sys System) error {
-		probe := func(ctx context.Context) error {
+		probe := func(ctx context.Context, _ *server) error {
 			_, lost, err := r.ping(ctx, ping, 1)
 			if err == nil && lost > 0 {
 				err = errLost
