@@ -1,0 +1,101 @@
+package engine
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/memmap"
+	"gvisor.dev/gvisor/pkg/sentry/platform"
+)
+
+// addressSpace is one program's memory. It is mapped in this process, on the
+// second platform, or nowhere: what is missing is mapped on demand when the
+// program faults, so that moving it is unmapping it.
+type addressSpace struct {
+	platform.NoAddressSpaceIO
+	p *Platform
+
+	// running is held for reading while threads execute in this process, and
+	// for writing to move the address space away.
+	running sync.RWMutex
+
+	mu sync.Mutex
+	// here: mapped in this process. +checklocks:mu, written with running held too
+	here bool
+	// stub is the address space on the second platform, once there is one. +checklocks:mu
+	stub platform.AddressSpace
+	// occupied: the host's ranges are taken in the program's memory manager. +checklocks:mu
+	occupied bool
+}
+
+// MapFile implements platform.AddressSpace.MapFile.
+func (as *addressSpace) MapFile(addr hostarch.Addr, f memmap.File, fr memmap.FileRange, at hostarch.AccessType, precommit bool) error {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	switch {
+	case as.here:
+		return mapHere(addr, f, fr, at, precommit)
+	case as.stub != nil:
+		return as.stub.MapFile(addr, f, fr, at, precommit)
+	default:
+		return nil // mapped on demand, wherever it will run
+	}
+}
+
+// Unmap implements platform.AddressSpace.Unmap.
+func (as *addressSpace) Unmap(addr hostarch.Addr, length uint64) {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	switch {
+	case as.here:
+		unmapHere(hostarch.AddrRange{Start: addr, End: addr + hostarch.Addr(length)})
+	case as.stub != nil:
+		as.stub.Unmap(addr, length)
+	}
+}
+
+// Release implements platform.AddressSpace.Release.
+func (as *addressSpace) Release() {
+	as.p.slot.leave(as)
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	if as.stub != nil {
+		as.stub.Release()
+	}
+}
+
+// PreFork implements platform.AddressSpace.PreFork.
+func (as *addressSpace) PreFork() {}
+
+// PostFork implements platform.AddressSpace.PostFork.
+func (as *addressSpace) PostFork() {}
+
+// mapHere maps a file of the Sentry's into this process at the program's address.
+func mapHere(addr hostarch.Addr, f memmap.File, fr memmap.FileRange, at hostarch.AccessType, precommit bool) error {
+	if overlapsHost(hostarch.AddrRange{Start: addr, End: addr + hostarch.Addr(fr.Length())}) {
+		return unix.EFAULT
+	}
+	fd, err := f.DataFD(fr)
+	if err != nil {
+		return err
+	}
+	flags := unix.MAP_SHARED | unix.MAP_FIXED
+	if precommit {
+		flags |= unix.MAP_POPULATE
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_MMAP, uintptr(addr), uintptr(fr.Length()), uintptr(at.Prot()), uintptr(flags), uintptr(fd), uintptr(fr.Start))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// unmapHere unmaps what is the program's in r.
+func unmapHere(r hostarch.AddrRange) {
+	withoutHost(r, func(r hostarch.AddrRange) {
+		if _, _, errno := unix.Syscall(unix.SYS_MUNMAP, uintptr(r.Start), uintptr(r.Length()), 0); errno != 0 {
+			panic("engine: munmap of a program's range: " + errno.Error())
+		}
+	})
+}

@@ -1,0 +1,131 @@
+package engine
+
+import (
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// area is what a host thread needs to enter and leave the program. It lies
+// outside the Go heap, is found through the GS base, and is written by its
+// thread only. run_amd64.s knows its layout from area.h.
+//
+// Addresses of Go objects in it are uintptr: they are set right before the
+// program is entered and mean nothing after; until then the caller's frame
+// keeps the objects alive, and the Go heap does not move.
+type area struct {
+	self     uintptr
+	hostFS   uintptr
+	hostSP   uintptr
+	hostBP   uintptr
+	regs     uintptr // *linux.PtraceRegs
+	fp       uintptr // the program's XSAVE area
+	fpSize   uintptr
+	rip      uintptr
+	selector uint64  // Syscall User Dispatch reads the first byte
+	stop     uintptr // *uint32: not 0 keeps the program from being entered
+	xmask    uint64  // components of the extended state that are the program's
+	signo    uint64
+	code     int64
+	addr     uint64
+	err      uint64
+	trap     uint64
+	tid      int32
+}
+
+const areaSize = 4096 // the scratch stack of enter ends at half of it
+
+// newArea makes the calling thread's area and switches Syscall User Dispatch
+// on for it. The thread must be locked to its goroutine.
+func newArea() (*area, error) {
+	p, _, errno := unix.Syscall6(unix.SYS_MMAP, 0, areaSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
+	if errno != 0 {
+		return nil, fmt.Errorf("memory for a thread's area: %w", errno)
+	}
+	a := *(**area)(unsafe.Pointer(&p)) // p is not Go memory
+	a.self, a.hostFS, a.xmask, a.tid = p, fsBase(), xmask, int32(unix.Gettid())
+	const prSysDispatchOn = 1
+	if err := unix.Prctl(unix.PR_SET_SYSCALL_USER_DISPATCH, prSysDispatchOn, hostTextLow, hostTextHigh-hostTextLow, p+unsafe.Offsetof(a.selector)); err != nil {
+		return nil, fmt.Errorf("switching Syscall User Dispatch on: %w", err)
+	}
+	setThreadArea(a)
+	return a, nil
+}
+
+// attachThread gives the calling goroutine's thread an area, if it has none.
+func attachThread() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if ownArea() != nil {
+		return nil
+	}
+	_, err := newArea()
+	return err
+}
+
+// ownArea returns the calling thread's area, or nil. A new thread inherits
+// the GS base of the one that made it: the area says whose it is.
+//
+//go:nosplit
+func ownArea() *area {
+	a := threadArea()
+	if a == nil || a.hostFS != fsBase() {
+		return nil
+	}
+	return a
+}
+
+// checkLayout compares area with area.h.
+func checkLayout() error {
+	var a area
+	if unsafe.Offsetof(a.selector) != 64 || unsafe.Offsetof(a.trap) != 120 || unsafe.Sizeof(a) > 1024 {
+		return fmt.Errorf("the layout of the thread's area differs from area.h")
+	}
+	return nil
+}
+
+// Implemented in run_amd64.s.
+func enter(a *area) uint64
+func threadArea() *area
+func fsBase() uintptr
+func setThreadArea(a *area)
+func addrOfHandler() uintptr
+
+//go:linkname entersyscall runtime.entersyscall
+func entersyscall()
+
+//go:linkname exitsyscall runtime.exitsyscall
+func exitsyscall()
+
+// Results of run: those of enter, and one more.
+const (
+	leftBySignal = 1
+	notEntered   = 2
+	noArea       = 3
+)
+
+// run enters the program with the thread's area set up from g, until it is
+// left. g.area tells others, from before the program is entered, which thread
+// to signal.
+//
+//go:nosplit
+//go:norace
+func run(g *guest) uint64 {
+	entersyscall()
+	a := ownArea()
+	if a == nil {
+		exitsyscall()
+		return noArea
+	}
+	a.regs, a.fp, a.fpSize = g.regs, g.fp, g.fpSize
+	a.stop = uintptr(unsafe.Pointer(&g.stop))
+	a.signo = 0
+	g.tid.Store(a.tid)
+	how := enter(a)
+	g.tid.Store(0)
+	g.signo, g.code, g.addr, g.err, g.trap = a.signo, a.code, a.addr, a.err, a.trap
+	exitsyscall()
+	return how
+}

@@ -1,0 +1,205 @@
+#include "textflag.h"
+#include "area.h"
+
+// func enter(a *area) uint64
+//
+// Runs the program whose state a points at until it is left, and says how.
+// The caller is between entersyscall and exitsyscall. Go's ABI0 lets an
+// assembly function clobber all registers but SP and BP.
+TEXT ·enter(SB),NOSPLIT|NOFRAME,$0-16
+	MOVQ 8(SP), R8 // a
+	MOVQ SP, AREA_HOSTSP(R8)
+	MOVQ BP, AREA_HOSTBP(R8)
+	MOVQ AREA_FP(R8), DI
+	MOVL AREA_XMASK(R8), AX
+	MOVL (AREA_XMASK+4)(R8), DX
+	XRSTOR64 (DI)
+	MOVQ AREA_REGS(R8), R9
+	JMP  ·enterWindow(SB)
+
+// enterWindow is left to the program. Signals that arrive inside it undo the
+// entry: the program's register file has not been changed yet.
+TEXT ·enterWindow(SB),NOSPLIT|NOFRAME,$0
+	MOVB $SELECTOR_BLOCK, AREA_SELECTOR(R8)
+	MOVQ AREA_STOP(R8), AX
+	MOVL (AX), AX
+	TESTL AX, AX
+	JNZ  stop
+	MOVQ R_RIP(R9), AX
+	MOVQ AX, AREA_RIP(R8)
+	MOVQ R_FSBASE(R9), AX
+	WRFSBASEQ AX
+	LEAQ AREA_SCRATCH(R8), SP
+	MOVQ R_EFLAGS(R9), AX
+	ANDQ $~0x100, AX // the trap flag would trap here
+	PUSHQ AX
+	POPFQ
+	MOVQ R_R15(R9), R15
+	MOVQ R_R14(R9), R14
+	MOVQ R_R13(R9), R13
+	MOVQ R_R12(R9), R12
+	MOVQ R_RBP(R9), BP
+	MOVQ R_RBX(R9), BX
+	MOVQ R_R11(R9), R11
+	MOVQ R_R10(R9), R10
+	MOVQ R_RAX(R9), AX
+	MOVQ R_RCX(R9), CX
+	MOVQ R_RDX(R9), DX
+	MOVQ R_RSI(R9), SI
+	MOVQ R_RDI(R9), DI
+	MOVQ R_RSP(R9), SP
+	MOVQ R_R8(R9), R8
+	MOVQ R_R9(R9), R9
+	BYTE $0x65; BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $AREA_RIP // jmp *%gs:AREA_RIP
+stop:
+	MOVB $SELECTOR_ALLOW, AREA_SELECTOR(R8)
+	MOVQ $NOT_ENTERED, 16(SP) // enter's result
+	RET
+
+// enterWindowEnd marks the end of the window.
+TEXT ·enterWindowEnd(SB),NOSPLIT|NOFRAME,$0
+	INT $3
+
+// sigHandler is the process's handler of every signal that can arrive in
+// program mode. In host mode it continues with the handler that stood before.
+//
+// Entered by the kernel on the thread's alternate stack: DI signal number,
+// SI siginfo, DX ucontext. FS is whatever was interrupted.
+TEXT ·sigHandler(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
+	MOVQ UC_RIP(DX), AX
+	LEAQ ·enterWindow(SB), CX
+	CMPQ AX, CX
+	JB   outside
+	LEAQ ·enterWindowEnd(SB), CX
+	CMPQ AX, CX
+	JB   undo
+outside:
+	CMPQ AX, ·hostTextLow(SB)
+	JB   below
+	CMPQ AX, ·hostTextHigh(SB)
+	JB   host
+below:
+	CMPQ AX, ·programEnd(SB)
+	JB   program
+	// Above the program's addresses: the vdso in host mode, or a wild jump,
+	// which faults on fetching the instruction.
+	CMPQ UC_TRAPNO(DX), $14
+	JNE  host
+	CMPQ AX, UC_CR2(DX)
+	JNE  host
+	CMPL DI, $11
+	JEQ  program
+host:
+	LEAQ ·previous(SB), R11
+	MOVQ (R11)(DI*8), R11
+	JMP  R11
+
+undo:
+	RDGSBASEQ R8
+	MOVQ DI, AREA_SIGNO(R8)
+	MOVLQSX 8(SI), AX
+	MOVQ AX, AREA_SICODE(R8)
+	MOVQ $NOT_ENTERED, R11
+	JMP  leave
+
+program:
+	RDGSBASEQ R8
+	MOVQ DI, AREA_SIGNO(R8)
+	MOVLQSX 8(SI), AX
+	MOVQ AX, AREA_SICODE(R8)
+	MOVQ 16(SI), AX
+	MOVQ AX, AREA_SIADDR(R8)
+	MOVQ UC_ERR(DX), AX
+	MOVQ AX, AREA_ERR(R8)
+	MOVQ UC_TRAPNO(DX), AX
+	MOVQ AX, AREA_TRAP(R8)
+
+	MOVQ AREA_REGS(R8), R9
+	MOVQ UC_R15(DX), AX
+	MOVQ AX, R_R15(R9)
+	MOVQ UC_R14(DX), AX
+	MOVQ AX, R_R14(R9)
+	MOVQ UC_R13(DX), AX
+	MOVQ AX, R_R13(R9)
+	MOVQ UC_R12(DX), AX
+	MOVQ AX, R_R12(R9)
+	MOVQ UC_RBP(DX), AX
+	MOVQ AX, R_RBP(R9)
+	MOVQ UC_RBX(DX), AX
+	MOVQ AX, R_RBX(R9)
+	MOVQ UC_R11(DX), AX
+	MOVQ AX, R_R11(R9)
+	MOVQ UC_R10(DX), AX
+	MOVQ AX, R_R10(R9)
+	MOVQ UC_R9(DX), AX
+	MOVQ AX, R_R9(R9)
+	MOVQ UC_R8(DX), AX
+	MOVQ AX, R_R8(R9)
+	MOVQ UC_RAX(DX), AX
+	MOVQ AX, R_RAX(R9)
+	MOVQ UC_RCX(DX), AX
+	MOVQ AX, R_RCX(R9)
+	MOVQ UC_RDX(DX), AX
+	MOVQ AX, R_RDX(R9)
+	MOVQ UC_RSI(DX), AX
+	MOVQ AX, R_RSI(R9)
+	MOVQ UC_RDI(DX), AX
+	MOVQ AX, R_RDI(R9)
+	MOVQ UC_RIP(DX), AX
+	MOVQ AX, R_RIP(R9)
+	MOVQ UC_EFLAGS(DX), AX
+	MOVQ AX, R_EFLAGS(R9)
+	MOVQ UC_RSP(DX), AX
+	MOVQ AX, R_RSP(R9)
+	RDFSBASEQ AX
+	MOVQ AX, R_FSBASE(R9)
+
+	MOVQ UC_FPSTATE(DX), SI
+	MOVQ AREA_FP(R8), DI
+	MOVQ AREA_FPSIZE(R8), CX
+	CLD
+	REP; MOVSB
+	MOVQ $LEFT_BY_SIGNAL, R11
+
+leave:
+	MOVB $SELECTOR_ALLOW, AREA_SELECTOR(R8)
+	MOVQ AREA_HOSTFS(R8), AX
+	WRFSBASEQ AX
+	MOVQ AREA_HOSTSP(R8), SP
+	MOVQ AREA_HOSTBP(R8), BP
+	PUSHQ $0x202 // interrupts on, all else (AC) clear
+	POPFQ
+	MOVQ R11, 16(SP) // enter's result
+	// The handler ran with all signals blocked, as Go's own do: unblock them
+	// now that FS is the host's. The frame is intact until then.
+	LEAQ UC_SIGMASK(DX), SI
+	MOVQ $2, DI // SIG_SETMASK
+	XORL DX, DX
+	MOVQ $8, R10
+	MOVQ $14, AX // rt_sigprocmask
+	SYSCALL
+	RET
+
+// func threadArea() *area
+TEXT ·threadArea(SB),NOSPLIT|NOFRAME,$0-8
+	RDGSBASEQ AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func fsBase() uintptr
+TEXT ·fsBase(SB),NOSPLIT|NOFRAME,$0-8
+	RDFSBASEQ AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func setThreadArea(a *area)
+TEXT ·setThreadArea(SB),NOSPLIT|NOFRAME,$0-8
+	MOVQ a+0(FP), AX
+	WRGSBASEQ AX
+	RET
+
+// func addrOfHandler() uintptr
+TEXT ·addrOfHandler(SB),NOSPLIT|NOFRAME,$0-8
+	LEAQ ·sigHandler(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
