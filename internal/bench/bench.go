@@ -139,7 +139,7 @@ func (r *runner) rounds(ctx context.Context, sample func(context.Context, System
 				return ctx.Err()
 			}
 			if err != nil {
-				r.c.Errors[sys.Name()] = err.Error()
+				r.c.Errors[sys.Name()] = strings.ReplaceAll(err.Error(), "\n", "; ")
 			}
 		}
 	}
