@@ -24,6 +24,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sighandling"
 
+	_ "junction/libos/engine" // registers the platform
 	tcpip "junction/libos/netstack"
 
 	// The other socket families that programs may open.

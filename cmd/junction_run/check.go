@@ -41,7 +41,7 @@ func check(w io.Writer, s *cli.Settings, asJSON bool) error {
 		Schema:       1,
 		Architecture: runtime.GOARCH,
 		Processors:   runtime.NumCPU(),
-		Engines:      []string{"systrap"},
+		Engines:      []string{"systrap", "inproc"},
 		NICs:         candidateNICs(),
 	}
 	var uts unix.Utsname

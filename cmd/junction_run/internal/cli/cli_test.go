@@ -166,7 +166,6 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--nic", ""}, "--nic needs a value"},
 		{[]string{"--mode", "fast"}, `--mode "fast": accepted: direct, none`},
 		{[]string{"--mode", "server"}, `--mode "server": not built yet: this version has no network server; use --mode direct --nic IF`},
-		{[]string{"--engine", "inproc"}, `--engine "inproc": not built yet:`},
 		{[]string{"--engine", "kvm"}, `--engine "kvm": accepted: auto, systrap`},
 		{[]string{"--driver", "dpdk"}, `--driver "dpdk": accepted: afxdp, tap`},
 		{[]string{"--log", "xml"}, `--log "xml": accepted: text, json`},

@@ -15,7 +15,7 @@ import (
 var enums = map[string][]string{
 	"mode":      {"direct", "none"},
 	"driver":    {"afxdp", "tap"},
-	"engine":    {"auto", "systrap"},
+	"engine":    {"auto", "inproc", "systrap"},
 	"log":       {"text", "json"},
 	"log-level": {"debug", "info", "warn", "error"},
 	"stats":     {"text", "json"},
@@ -24,7 +24,6 @@ var enums = map[string][]string{
 // notYet are words that a later version will take, and what to use until then.
 var notYet = map[string]string{
 	"mode server":   "this version has no network server; use --mode direct --nic IF",
-	"engine inproc": "this version cannot execute programs in its own address space; use --engine systrap",
 }
 
 // flags holds what the flags say; each is checked by itself while it is parsed.
@@ -73,7 +72,7 @@ func (f *flags) registerNetwork(fs *pflag.FlagSet) {
 func (f *flags) registerProgram(fs *pflag.FlagSet) {
 	option(fs, "name", "NAME", "the instance's name, the program's host name; default: the program's", f.setName)
 	option(fs, "kthreads", "N", "most processors that the program sees and uses at once; default: all", number(&f.kthreads, 1, 4096))
-	word(fs, &f.engine, "engine", "WORD", "how program code is executed: auto or systrap; default: auto")
+	word(fs, &f.engine, "engine", "WORD", "how program code is executed: auto, systrap, or inproc (experimental: in the libOS's address space); default: auto")
 	option(fs, "env", "KEY=VALUE", "environment variable for the program, beside the caller's; repeatable", f.addEnv)
 	option(fs, "cwd", "DIR", "working directory in the instance; default: the caller's, or / with --rootfs", path(&f.cwd))
 	option(fs, "uid", "ID", "the program's user in the instance; default: the caller's", id(&f.uid))

@@ -79,7 +79,10 @@ func (f *flags) output(s *Settings, cfg *config.Config) {
 
 // program settles what concerns the program and the machine under it.
 func (f *flags) program(s *Settings, cfg *config.Config, host Host) error {
-	s.Engine = "systrap" // what auto means as long as there is no other
+	s.Engine = f.engine
+	if s.Engine == "" || s.Engine == "auto" {
+		s.Engine = "systrap" // until the in-process engine has all its tests
+	}
 	s.Name = cmp.Or(f.name, nameOf(s.Argv[0]))
 	s.Watchdog = !cfg.DisableWatchdog.V
 	s.Env = mergeEnv(host.Environ, f.env)

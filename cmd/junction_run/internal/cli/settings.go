@@ -38,7 +38,7 @@ type Settings struct {
 	Spin       time.Duration // how long the receive loop looks for frames before it sleeps
 	Pcap       string        // file for captured packets, or empty
 
-	Engine    string // systrap
+	Engine    string // systrap or inproc
 	Kthreads  int    // most processors used at once; 0: all that the host grants
 	Watchdog  bool
 	Argv      []string
