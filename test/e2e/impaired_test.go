@@ -19,7 +19,7 @@ var paths = []struct {
 	impair.Direction
 }{
 	{"loss 1%", 10 << 20, impair.Direction{Loss: 0.01}},
-	{"loss 5%", 2 << 20, impair.Direction{Loss: 0.05}},
+	{"loss 5%", 8 << 20, impair.Direction{Loss: 0.05}},
 	{"reorder 5%", 10 << 20, impair.Direction{Reorder: 0.05}},
 	{"duplicate 5%", 10 << 20, impair.Direction{Duplicate: 0.05}},
 	{"delay 10ms", 10 << 20, impair.Direction{Delay: 10 * time.Millisecond, Jitter: 5 * time.Millisecond}},

@@ -24,7 +24,7 @@ func checkRedis(t *testing.T, r *rig, addr netip.AddrPort) {
 	require.Equal(t, "a value", cli("get", "key"))
 	require.Contains(t, cli("info", "server"), "redis_version")
 
-	const requests = 20000
+	const requests = 10000
 	out := r.client("redis-benchmark", append(hostPort(addr), "-n", strconv.Itoa(requests), "-c", "50", "-t", "set,get,incr", "--csv")...)
 	rows, err := csv.NewReader(strings.NewReader(out)).ReadAll()
 	require.NoError(t, err)
