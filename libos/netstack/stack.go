@@ -94,14 +94,17 @@ func setProtocolOptions(s *stack.Stack) error {
 func tcpOptions() []tcpip.SettableTransportProtocolOption {
 	sack := tcpip.TCPSACKEnabled(true)
 	rack := tcpip.TCPRecovery(tcpip.TCPRACKLossDetection)
-	cubic := tcpip.CongestionControlOption("cubic")
+	// Not CUBIC: after several losses in a row netstack's lets the congestion
+	// window fall to 0, and with nothing under way no ACK or timer ever raises
+	// it again. Reno's never falls below 1.
+	reno := tcpip.CongestionControlOption("reno")
 	autotune := tcpip.TCPModerateReceiveBufferOption(true)
 	// A port whose connection is in TIME-WAIT may be used again where
 	// timestamps make that safe, so that a client can open more than 28,000
 	// connections a minute.
 	reuse := tcpip.TCPTimeWaitReuseGlobal
 	return []tcpip.SettableTransportProtocolOption{
-		&sack, &rack, &cubic, &autotune, &reuse,
+		&sack, &rack, &reno, &autotune, &reuse,
 		&tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: defaultBuffer, Max: maxSendBuffer},
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: defaultBuffer, Max: maxReceiveBuffer},
 	}

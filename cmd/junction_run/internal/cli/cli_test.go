@@ -166,7 +166,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--nic", ""}, "--nic needs a value"},
 		{[]string{"--mode", "fast"}, `--mode "fast": accepted: direct, none`},
 		{[]string{"--mode", "server"}, `--mode "server": not built yet: this version has no network server; use --mode direct --nic IF`},
-		{[]string{"--engine", "kvm"}, `--engine "kvm": accepted: auto, systrap`},
+		{[]string{"--engine", "kvm"}, `--engine "kvm": accepted: auto, inproc, systrap`},
 		{[]string{"--driver", "dpdk"}, `--driver "dpdk": accepted: afxdp, tap`},
 		{[]string{"--log", "xml"}, `--log "xml": accepted: text, json`},
 		{[]string{"--log-level", "loud"}, `--log-level "loud": accepted: debug, info, warn, error`},
