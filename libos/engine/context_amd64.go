@@ -38,11 +38,14 @@ type guest struct {
 type switchContext struct {
 	guest
 	interrupt interrupt.Forwarder
-	// stub is the thread on the second platform.
-	stub platform.Context
+	// stub is the thread on the second platform, once it has been there.
+	stub atomic.Pointer[stubContext]
 	// stubAS is where it executed last, if that was there; else nil.
 	stubAS platform.AddressSpace
 }
+
+// stubContext is a thread on the second platform. It makes a pointer of an interface.
+type stubContext struct{ platform.Context }
 
 // Switch implements platform.Context.Switch.
 func (c *switchContext) Switch(ctx context.Context, mm platform.MemoryManager, ac *arch.Context64, cpu int32) (*linux.SignalInfo, hostarch.AccessType, error) {
@@ -57,7 +60,7 @@ func (c *switchContext) Switch(ctx context.Context, mm platform.MemoryManager, a
 	}
 	if c.stubAS != nil {
 		// Registers that the second platform still keeps come back first.
-		if err := c.stub.PullFullState(c.stubAS, ac); err != nil {
+		if err := c.stub.Load().PullFullState(c.stubAS, ac); err != nil {
 			return nil, hostarch.NoAccess, err
 		}
 		c.stubAS = nil
@@ -78,11 +81,20 @@ func (c *switchContext) switchStub(ctx context.Context, as *addressSpace, mm pla
 	if err != nil {
 		return nil, hostarch.NoAccess, err
 	}
+	stub := c.stub.Load()
+	if stub == nil {
+		second, err := as.p.second()
+		if err != nil {
+			return nil, hostarch.NoAccess, err
+		}
+		stub = &stubContext{second.NewContext(ctx)}
+		c.stub.Store(stub)
+	}
 	if c.stubAS == nil {
-		c.stub.FullStateChanged()
+		stub.FullStateChanged()
 	}
 	c.stubAS = inner
-	return c.stub.Switch(ctx, stubManager{mm, inner}, ac, cpu)
+	return stub.Switch(ctx, stubManager{mm, inner}, ac, cpu)
 }
 
 // stubSpace returns the address space on the second platform.
@@ -90,7 +102,11 @@ func (as *addressSpace) stubSpace() (platform.AddressSpace, error) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	if as.stub == nil {
-		stub, err := as.p.Platform.NewAddressSpace()
+		second, err := as.p.second()
+		if err != nil {
+			return nil, err
+		}
+		stub, err := second.NewAddressSpace()
 		if err != nil {
 			return nil, err
 		}
@@ -199,16 +215,17 @@ func (c *switchContext) NotifyInterrupt() {
 	}
 }
 
-// Interrupt implements platform.Context.Interrupt.
+// Interrupt implements platform.Context.Interrupt. A thread whose next turn is
+// on the other platform sees it there, or once more than needed.
 func (c *switchContext) Interrupt() {
 	c.interrupt.NotifyInterrupt()
-	c.stub.Interrupt()
+	c.onStub(platform.Context.Interrupt)
 }
 
 // Preempt implements platform.Context.Preempt.
 func (c *switchContext) Preempt() {
 	c.interrupt.Preempt()
-	c.stub.Preempt()
+	c.onStub(platform.Context.Preempt)
 }
 
 // PullFullState implements platform.Context.PullFullState.
@@ -216,33 +233,42 @@ func (c *switchContext) PullFullState(_ platform.AddressSpace, ac *arch.Context6
 	if c.stubAS == nil {
 		return nil
 	}
-	return c.stub.PullFullState(c.stubAS, ac)
+	return c.stub.Load().PullFullState(c.stubAS, ac)
 }
 
 // FullStateChanged implements platform.Context.FullStateChanged.
 func (c *switchContext) FullStateChanged() {
 	if c.stubAS != nil {
-		c.stub.FullStateChanged()
+		c.stub.Load().FullStateChanged()
+	}
+}
+
+// onStub calls f with the thread on the second platform, if it has been there.
+func (c *switchContext) onStub(f func(platform.Context)) {
+	if stub := c.stub.Load(); stub != nil {
+		f(stub)
 	}
 }
 
 // Release implements platform.Context.Release.
-func (c *switchContext) Release() { c.stub.Release() }
+func (c *switchContext) Release() { c.onStub(platform.Context.Release) }
 
 // PrepareSleep implements platform.Context.PrepareSleep.
-func (c *switchContext) PrepareSleep() { c.stub.PrepareSleep() }
+func (c *switchContext) PrepareSleep() { c.onStub(platform.Context.PrepareSleep) }
 
 // PrepareUninterruptibleSleep implements platform.Context.PrepareUninterruptibleSleep.
-func (c *switchContext) PrepareUninterruptibleSleep() { c.stub.PrepareUninterruptibleSleep() }
+func (c *switchContext) PrepareUninterruptibleSleep() {
+	c.onStub(platform.Context.PrepareUninterruptibleSleep)
+}
 
 // PrepareStop implements platform.Context.PrepareStop.
-func (c *switchContext) PrepareStop() { c.stub.PrepareStop() }
+func (c *switchContext) PrepareStop() { c.onStub(platform.Context.PrepareStop) }
 
 // PrepareExecve implements platform.Context.PrepareExecve.
-func (c *switchContext) PrepareExecve() { c.stub.PrepareExecve() }
+func (c *switchContext) PrepareExecve() { c.onStub(platform.Context.PrepareExecve) }
 
 // PrepareExit implements platform.Context.PrepareExit.
-func (c *switchContext) PrepareExit() { c.stub.PrepareExit() }
+func (c *switchContext) PrepareExit() { c.onStub(platform.Context.PrepareExit) }
 
 // LastCPUNumber implements platform.Context.LastCPUNumber.
-func (c *switchContext) LastCPUNumber() int32 { return c.stub.LastCPUNumber() }
+func (c *switchContext) LastCPUNumber() int32 { return 0 }

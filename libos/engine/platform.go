@@ -4,6 +4,7 @@ package engine
 
 import (
 	"fmt"
+	"math"
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/context"
@@ -15,11 +16,18 @@ import (
 // Name is the engine's name among the Sentry's platforms.
 const Name = "inproc"
 
+// secondName is the platform of address spaces that are not in this process.
+const secondName = "systrap"
+
 // Platform implements platform.Platform: one address space in this process,
-// the others on a second platform.
+// the others on a second platform, which is started when it is needed first.
 type Platform struct {
-	platform.Platform // the second one; methods below replace its own
-	slot              slot
+	platform.NoCPUPreemptionDetection
+	platform.NoCPUNumbers
+	platform.UseHostGlobalMemoryBarrier // the second platform's are other processes
+
+	slot   slot
+	second func() (platform.Platform, error)
 }
 
 // setUp prepares the process, once.
@@ -41,19 +49,34 @@ func New(opts platform.Options) (*Platform, error) {
 	if err := setUp(); err != nil {
 		return nil, fmt.Errorf("in-process engine: %w", err)
 	}
-	second, err := platform.Lookup("systrap")
+	constructor, err := platform.Lookup(secondName)
 	if err != nil {
 		return nil, err
 	}
-	p, err := second.New(opts)
-	if err != nil {
-		return nil, err
-	}
-	return &Platform{Platform: p}, nil
+	return &Platform{second: sync.OnceValues(func() (platform.Platform, error) { return constructor.New(opts) })}, nil
 }
 
+// SupportsAddressSpaceIO implements platform.Platform.SupportsAddressSpaceIO.
+func (*Platform) SupportsAddressSpaceIO() bool { return false }
+
+// MapUnit implements platform.Platform.MapUnit: a mapping costs the same
+// whatever its size.
+func (*Platform) MapUnit() uint64 { return 0 }
+
+// MinUserAddress implements platform.Platform.MinUserAddress.
+func (*Platform) MinUserAddress() hostarch.Addr { return platform.SystemMMapMinAddr() }
+
 // MaxUserAddress implements platform.Platform.MaxUserAddress.
-func (p *Platform) MaxUserAddress() hostarch.Addr { return maxUserAddress }
+func (*Platform) MaxUserAddress() hostarch.Addr { return maxUserAddress }
+
+// ConcurrencyCount implements platform.Platform.ConcurrencyCount: the host's
+// scheduler shares the processors among all threads.
+func (*Platform) ConcurrencyCount() int { return math.MaxInt }
+
+// SeccompInfo implements platform.Platform.SeccompInfo.
+func (*Platform) SeccompInfo() platform.SeccompInfo {
+	return platform.StaticSeccompInfo{PlatformName: Name}
+}
 
 // NewAddressSpace implements platform.Platform.NewAddressSpace.
 func (p *Platform) NewAddressSpace() (platform.AddressSpace, error) {
@@ -61,9 +84,7 @@ func (p *Platform) NewAddressSpace() (platform.AddressSpace, error) {
 }
 
 // NewContext implements platform.Platform.NewContext.
-func (p *Platform) NewContext(ctx context.Context) platform.Context {
-	return &switchContext{stub: p.Platform.NewContext(ctx)}
-}
+func (*Platform) NewContext(context.Context) platform.Context { return new(switchContext) }
 
 type constructor struct{ platform.Constructor }
 
