@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
@@ -24,6 +25,7 @@ var (
 func kernelPeer(t *testing.T, mac net.HardwareAddr) {
 	t.Helper()
 	l := up(t, peerName)
+	defer awaitRoute(t, peer6.Addr())()
 	for _, p := range []struct {
 		addr  string
 		other netip.Addr
@@ -34,6 +36,23 @@ func kernelPeer(t *testing.T, mac net.HardwareAddr) {
 		require.NoError(t, netlink.AddrAdd(l, addr))
 		require.NoError(t, netlink.NeighAdd(&netlink.Neigh{LinkIndex: l.Attrs().Index, State: netlink.NUD_PERMANENT,
 			IP: p.other.AsSlice(), HardwareAddr: mac}))
+	}
+}
+
+// awaitRoute returns a function that waits until the kernel has the local route
+// of its address addr, which it makes in the background.
+func awaitRoute(t *testing.T, addr netip.Addr) func() {
+	updates, done := make(chan netlink.RouteUpdate), make(chan struct{})
+	require.NoError(t, netlink.RouteSubscribe(updates, done))
+	return func() {
+		for u := range updates {
+			if u.Type == unix.RTM_NEWROUTE && u.Dst != nil && u.Dst.IP.Equal(addr.AsSlice()) {
+				break
+			}
+		}
+		close(done)
+		for range updates { // until its goroutine has ended
+		}
 	}
 }
 
@@ -126,8 +145,9 @@ func TestTransmitPartialChecksum(t *testing.T) {
 				require.NoError(t, q.Transmit(hdr, [][]byte{f[:start], f[start:]}))
 				require.NoError(t, q.Flush())
 				buf := make([]byte, 2048)
+				require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
 				got, err := c.Read(buf)
-				require.NoError(t, err)
+				require.NoError(t, err, "%+v", d.Stats())
 				require.Equal(t, bytes.Repeat([]byte{7}, n), buf[:got])
 			}
 		}
