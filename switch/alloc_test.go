@@ -34,7 +34,7 @@ func (d *device) Transmit(_ *[VnetHdrLen]byte, parts [][]byte) error {
 
 func nullReceiver(t testing.TB) *receiver {
 	h := newHost(t, true)
-	s, err := newSink(h.stack, nicID, null{})
+	s, err := newSink(h.stack, nicID, null{}, true)
 	require.NoError(t, err)
 	s.ipv4 = null{}
 	return &receiver{e: h.ep, q: h.ep.queues[0], sink: s}
@@ -54,6 +54,15 @@ func frames(n, payload int) [][]byte {
 	return batch
 }
 
+// segments returns a batch of n TCP segments that follow each other.
+func segments(n int) [][]byte {
+	batch := make([][]byte, n)
+	for i := range batch {
+		batch[i] = vnet(vnetNeedsCsum, tcpFrame(1, 2, uint32(i*1448), make([]byte, 1448)))
+	}
+	return batch
+}
+
 func TestReceiveAndTransmitDoNotAllocate(t *testing.T) {
 	if raceEnabled {
 		t.Log("not under the race detector: sync.Pool throws away at random there")
@@ -63,6 +72,8 @@ func TestReceiveAndTransmitDoNotAllocate(t *testing.T) {
 		r, batch := nullReceiver(t), frames(16, size)
 		require.Zero(t, testing.AllocsPerRun(100, func() { r.handle(batch) }), "receive, %d bytes", size)
 	}
+	r, batch := nullReceiver(t), segments(16)
+	require.Zero(t, testing.AllocsPerRun(100, func() { r.handle(batch) }), "receive, joined segments")
 	q, ep := nullTransmitter(t)
 	pkt := outgoing(ep, tcpGSO(1000), make([]byte, 1000), make([]byte, 5000))
 	defer pkt.DecRef()
@@ -82,6 +93,15 @@ func BenchmarkReceive(b *testing.B) {
 				r.handle(batch)
 			}
 		})
+	}
+}
+
+func BenchmarkReceiveSegments(b *testing.B) {
+	r, batch := nullReceiver(b), segments(16)
+	b.ReportAllocs()
+	b.SetBytes(1448)
+	for i := 0; i < b.N; i += len(batch) {
+		r.handle(batch)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/stack/gro"
 )
 
 // maxFrame is the largest frame accepted: a full IPv6 payload with its headers.
@@ -20,16 +21,24 @@ const maxFrame = header.EthernetMinimumSize + header.IPv6MinimumSize + 65535
 // into each other.
 const maxView = 32 << 10
 
-// sink is where received packets go: the network endpoints of one NIC.
-// It is immutable.
+// sink is where one queue's packets go: the network endpoints of the NIC. It
+// belongs to the queue's receiver.
 type sink struct {
 	dispatcher       stack.NetworkDispatcher
 	ipv4, ipv6, arp  stack.NetworkEndpoint
 	nic, all         tcpip.NICPacketStats
 	unknownL3, allL3 *tcpip.IntegralStatCounterMap
+
+	// gro joins the segments of a batch where the device does not: bulk
+	// receiving over AF_XDP at an MTU of 1500 is 3.5 times as fast.
+	gro gro.GRO
+	// joining: gro may hold packets.
+	joining bool
+	// handled counts the packets given to the stack.
+	handled uint64
 }
 
-func newSink(s *stack.Stack, id tcpip.NICID, d stack.NetworkDispatcher) (*sink, error) {
+func newSink(s *stack.Stack, id tcpip.NICID, d stack.NetworkDispatcher, join bool) (*sink, error) {
 	info, ok := s.SingleNICInfo(id)
 	if !ok {
 		return nil, fmt.Errorf("NIC %d does not exist", id)
@@ -40,6 +49,8 @@ func newSink(s *stack.Stack, id tcpip.NICID, d stack.NetworkDispatcher) (*sink, 
 		unknownL3: info.Stats.UnknownL3ProtocolRcvdPacketCounts,
 		allL3:     s.Stats().NICs.UnknownL3ProtocolRcvdPacketCounts,
 	}
+	k.gro.Init(join)
+	k.gro.Dispatcher = k
 	for _, p := range []struct {
 		num tcpip.NetworkProtocolNumber
 		ep  *stack.NetworkEndpoint
@@ -53,8 +64,9 @@ func newSink(s *stack.Stack, id tcpip.NICID, d stack.NetworkDispatcher) (*sink, 
 	return k, nil
 }
 
-// deliver hands one received buffer, vnet header and frame, to the stack.
-// The frame is copied. ok is false when it was dropped, for the given reason.
+// deliver hands one received buffer, vnet header and frame, to the stack, at
+// the next flush at the latest. The frame is copied. ok is false when it was
+// dropped, for the given reason.
 func (k *sink) deliver(e *Endpoint, buf []byte) (reason dropReason, ok bool) {
 	vh, frame, fits := decodeVnet(buf)
 	if c := e.opts.Capture; c != nil && len(frame) > 0 {
@@ -68,28 +80,78 @@ func (k *sink) deliver(e *Endpoint, buf []byte) (reason dropReason, ok bool) {
 	case !fits:
 		return dropRxBadVnet, false
 	}
-	eth := header.Ethernet(frame)
 	kind, mine := packetType(frame, e.LinkAddress())
 	if !mine {
 		return dropRxOtherHost, false
 	}
-	proto := eth.Type()
-	ep := k.endpoint(proto)
+	proto := header.Ethernet(frame).Type()
 	k.count(len(frame) - header.EthernetMinimumSize)
-	if ep == nil {
+	if k.endpoint(proto) == nil {
 		k.unknownL3.Increment(uint64(proto))
 		k.allL3.Increment(uint64(proto))
 		return dropRxUnknown, false
 	}
+	frame, sound := trim(proto, frame)
 	pkt := newPacket(frame)
 	pkt.PktType = kind
 	pkt.NetworkProtocolNumber = proto
-	pkt.RXChecksumValidated = e.opts.Backend.RXTrusted && vh.vouches(proto, frame)
+	pkt.RXChecksumValidated = e.opts.Backend.RXTrusted && sound && vh.vouches(proto, frame)
 	k.dispatcher.DeliverLinkPacket(proto, pkt)
-	ep.HandlePacket(pkt)
+	k.pass(pkt, frame)
 	pkt.DecRef()
 	return 0, true
 }
+
+// pass gives a packet to gro if it may be one of many, else to the stack.
+func (k *sink) pass(pkt *stack.PacketBuffer, frame []byte) {
+	switch {
+	case !isTCP(pkt.NetworkProtocolNumber, frame):
+		k.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)
+	case len(frame) < minJoin:
+		k.flush() // what it may follow goes first
+		k.DeliverNetworkPacket(pkt.NetworkProtocolNumber, pkt)
+	default:
+		k.joining = true
+		k.gro.Enqueue(pkt)
+	}
+}
+
+// minJoin is the length of the shortest frame that is worth joining to others,
+// in bytes. For IPv6, gro allocates memory for each.
+const minJoin = 600
+
+// isTCP reports whether a frame is TCP over IP without options; of others it
+// may say either.
+func isTCP(proto tcpip.NetworkProtocolNumber, frame []byte) bool {
+	const at4, at6 = header.EthernetMinimumSize + 9, header.EthernetMinimumSize + 6
+	switch {
+	case proto == ipv4.ProtocolNumber && len(frame) > at4:
+		return frame[at4] == uint8(header.TCPProtocolNumber)
+	case proto == ipv6.ProtocolNumber && len(frame) > at6:
+		return frame[at6] == uint8(header.TCPProtocolNumber)
+	}
+	return false
+}
+
+// flush hands over what gro still holds. Its own Flush takes one packet from
+// each of its buckets.
+func (k *sink) flush() {
+	for before := k.handled - 1; k.joining && before != k.handled; {
+		before = k.handled
+		k.gro.Flush()
+	}
+	k.joining = false
+}
+
+// DeliverNetworkPacket implements stack.NetworkDispatcher, for gro.
+func (k *sink) DeliverNetworkPacket(proto tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
+	k.handled++
+	k.endpoint(proto).HandlePacket(pkt)
+}
+
+// DeliverLinkPacket implements stack.NetworkDispatcher. It is not used: packet
+// sockets see frames before gro does.
+func (*sink) DeliverLinkPacket(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {}
 
 func (k *sink) endpoint(proto tcpip.NetworkProtocolNumber) stack.NetworkEndpoint {
 	switch proto {
@@ -125,27 +187,40 @@ func packetType(frame []byte, me tcpip.LinkAddress) (t tcpip.PacketType, mine bo
 	return tcpip.PacketOtherHost, false
 }
 
+// trim cuts off what follows the IP packet, such as the padding of short
+// frames, which gro would take for payload. sound is false when the IP header
+// cannot be right; the stack then drops the packet.
+func trim(proto tcpip.NetworkProtocolNumber, frame []byte) (trimmed []byte, sound bool) {
+	b := frame[header.EthernetMinimumSize:]
+	n := len(b)
+	switch proto {
+	case ipv4.ProtocolNumber:
+		if sound = header.IPv4(b).IsValid(n); sound {
+			n = int(header.IPv4(b).TotalLength())
+		}
+	case ipv6.ProtocolNumber:
+		if sound = header.IPv6(b).IsValid(n); sound {
+			n = header.IPv6MinimumSize + int(header.IPv6(b).PayloadLength())
+		}
+	}
+	return frame[:header.EthernetMinimumSize+n], sound
+}
+
 // vouches reports whether the device's word on the transport checksum holds
-// for the packet. The stack takes it for the IPv4 header's checksum too and,
-// in a fragment, for all of the reassembled datagram. A partial checksum, which
-// only local senders make, is never in a fragment.
+// for a packet with a sound header. The stack takes it for the IPv4 header's
+// checksum too and, in a fragment, for all of the reassembled datagram. A
+// partial checksum, which only local senders make, is never in a fragment.
 func (h *vnetHdr) vouches(proto tcpip.NetworkProtocolNumber, frame []byte) bool {
 	if h.flags&(vnetNeedsCsum|vnetDataValid) == 0 {
 		return false
 	}
 	b := frame[header.EthernetMinimumSize:]
-	switch proto {
-	case ipv4.ProtocolNumber:
+	if proto == ipv4.ProtocolNumber {
 		ip := header.IPv4(b)
-		return ip.IsValid(len(b)) && !ip.More() && ip.FragmentOffset() == 0 && ip.IsChecksumValid()
-	case ipv6.ProtocolNumber:
-		if len(b) < header.IPv6MinimumSize {
-			return false
-		}
-		next := tcpip.TransportProtocolNumber(header.IPv6(b).NextHeader())
-		return h.flags&vnetNeedsCsum != 0 || next == header.TCPProtocolNumber || next == header.UDPProtocolNumber
+		return !ip.More() && ip.FragmentOffset() == 0 && ip.IsChecksumValid()
 	}
-	return false
+	next := tcpip.TransportProtocolNumber(header.IPv6(b).NextHeader())
+	return h.flags&vnetNeedsCsum != 0 || next == header.TCPProtocolNumber || next == header.UDPProtocolNumber
 }
 
 // newPacket copies a frame into a packet of pooled memory and consumes its

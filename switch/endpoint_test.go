@@ -158,6 +158,5 @@ func TestSetters(t *testing.T) {
 	h.ep.SetLinkAddress(tcpip.LinkAddress(theirMAC))
 	require.Equal(t, tcpip.LinkAddress(theirMAC), h.ep.LinkAddress())
 	require.Equal(t, header.ARPHardwareEther, h.ep.ARPHardwareType())
-	require.Equal(t, stack.GSONotSupported, h.ep.SupportedGSO())
-	require.Zero(t, h.ep.GSOMaxSize())
+	require.Equal(t, stack.GVisorGSOSupported, h.ep.SupportedGSO())
 }

@@ -64,6 +64,7 @@ func (r *receiver) handle(frames [][]byte) {
 			r.count.drops[reason]++
 		}
 	}
+	r.sink.flush()
 	r.merge()
 }
 

@@ -153,7 +153,7 @@ func FuzzReceive(f *testing.F) {
 	for k, v := range h {
 		v.listenUDP(f)
 		v.ep.mu.Lock()
-		s, err := newSink(v.stack, nicID, v.ep.dispatcher)
+		s, err := newSink(v.stack, nicID, v.ep.dispatcher, true)
 		v.ep.mu.Unlock()
 		require.NoError(f, err)
 		sinks[k] = s
@@ -161,9 +161,9 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, buf []byte, trusted bool) {
 		r := receiver{e: h[trusted].ep, q: h[trusted].ep.queues[0], sink: sinks[trusted]}
 		before := h[trusted].ep.Stats()
-		r.handle([][]byte{buf})
+		r.handle([][]byte{buf, buf, buf})
 		after := h[trusted].ep.Stats()
-		require.Equal(t, before.RxPackets+1, after.RxPackets)
+		require.Equal(t, before.RxPackets+3, after.RxPackets)
 		requireConserved(t, after)
 	})
 }
