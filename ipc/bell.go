@@ -1,0 +1,158 @@
+package ipc
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// A doorbell is a pair of connected Unix stream sockets, one for the ring's
+// producer and one for its consumer; either wakes the other with one byte.
+//
+// It is not an eventfd, because that is one open file for both sides: a hostile
+// peer clears O_NONBLOCK on it and fills the counter, and whoever rings it then
+// blocks for good. A socket's flags belong to its end, and MSG_DONTWAIT needs
+// none. Nor is it a pipe, whose lock is held while a reader's memory is filled,
+// which the reader can delay. Descriptors sent as messages are refused: closing
+// one may block.
+
+// newBell returns the two ends of a doorbell.
+func newBell() (fds [2]int, err error) {
+	fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return [2]int{-1, -1}, err
+	}
+	for _, fd := range fds {
+		// Linux 6.16 and newer. Without it, a peer can make us close a
+		// descriptor of its choice.
+		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
+		if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+			closeAll(fds[:])
+			return [2]int{-1, -1}, err
+		}
+	}
+	return fds, nil
+}
+
+// bell is one end of a doorbell together with an eventfd, private to this
+// process, that Wake and close ring. One goroutine at a time waits and rings.
+type bell struct {
+	socket, local int
+	poll          [2]unix.PollFd
+	gone          atomic.Bool // the other end has no holder any more
+	closed        *atomic.Bool
+	mu            sync.RWMutex // read-locked while a system call uses the descriptors
+	scratch       [256]byte
+}
+
+// open takes socket over, also when it fails.
+func (b *bell) open(socket int, closed *atomic.Bool) (err error) {
+	b.socket, b.closed = socket, closed
+	if b.local, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		_ = unix.Close(socket)
+		return fmt.Errorf("eventfd: %w", err)
+	}
+	return nil
+}
+
+// enter keeps the descriptors open until leave, or returns net.ErrClosed.
+func (b *bell) enter() error {
+	b.mu.RLock()
+	if b.closed.Load() {
+		b.mu.RUnlock()
+		return net.ErrClosed
+	}
+	return nil
+}
+
+func (b *bell) leave() { b.mu.RUnlock() }
+
+// ring wakes the other side.
+func (b *bell) ring() {
+	if b.enter() != nil {
+		return
+	}
+	defer b.leave()
+	err := unix.Send(b.socket, oneByte[:], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		b.gone.Store(true)
+	}
+	// EAGAIN: so many rings are unheard that one more makes no difference.
+}
+
+var oneByte = [1]byte{1}
+
+// wait blocks until the other side rings or wake is called.
+func (b *bell) wait() error {
+	if err := b.enter(); err != nil {
+		return err
+	}
+	defer b.leave()
+	b.poll = [2]unix.PollFd{
+		{Fd: int32(b.local), Events: unix.POLLIN},
+		{Fd: int32(b.socket), Events: unix.POLLIN | unix.POLLRDHUP},
+	}
+	for {
+		if _, err := unix.Ppoll(b.poll[:], nil, nil); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// clear takes back rings that have been heard.
+func (b *bell) clear() {
+	if b.enter() != nil {
+		return
+	}
+	defer b.leave()
+	if b.poll[0].Revents != 0 {
+		_, _ = unix.Read(b.local, b.scratch[:8])
+	}
+	if b.poll[1].Revents != 0 {
+		b.hear()
+	}
+}
+
+// clearSocket is clear for callers that have waited themselves.
+func (b *bell) clearSocket() {
+	if b.enter() == nil {
+		b.hear()
+		b.leave()
+	}
+}
+
+// hear reads the rings off the socket. Only between enter and leave.
+func (b *bell) hear() {
+	n, err := unix.Read(b.socket, b.scratch[:]) // O_NONBLOCK is this end's own
+	if n == 0 && err == nil || errors.Is(err, unix.ECONNRESET) {
+		b.gone.Store(true)
+	}
+}
+
+// wake ends the current or the next wait of this side.
+func (b *bell) wake() {
+	if b.enter() == nil {
+		b.ringLocal()
+		b.leave()
+	}
+}
+
+func (b *bell) ringLocal() {
+	var one [8]byte
+	binary.NativeEndian.PutUint64(one[:], 1)
+	_, _ = unix.Write(b.local, one[:]) // EAGAIN: it has rung 2^64-2 times already
+}
+
+// close ends a wait and closes the descriptors when no call uses them. closed
+// must have been set before.
+func (b *bell) close() {
+	b.ringLocal()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	closeAll([]int{b.local, b.socket})
+}
