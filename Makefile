@@ -4,7 +4,7 @@
 
 GO       ?= go
 BIN      := bin
-COMMANDS := junction_run
+COMMANDS := junction_run junction_bench
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # Packages that boot the Sentry or drive whole programs run without the race
 # detector: the platform's assembly and the detector's memory map exclude each other.
@@ -25,8 +25,8 @@ deps: ## Debian packages that tests and demo need; does nothing when they are th
 build: ## static binaries in bin/
 	$(GO) build -trimpath -ldflags '-s -w -T 0x60001000 -X main.version=$(VERSION)' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
 
-run: deps build ## the main job: a server in an instance on its own NIC queues, a client outside
-	$(GO) run ./cmd/junction_bench demo --junction-run $(BIN)/junction_run
+run: deps build ## the main job: servers in an instance on its own NIC queues, clients outside
+	$(BIN)/junction_bench demo --junction-run $(BIN)/junction_run
 
 test: deps ## all tests, unit to end-to-end
 	$(GO) vet ./...
@@ -41,17 +41,21 @@ e2e: deps ## only the end-to-end tests
 fuzz: ## each fuzz target for FUZZTIME
 	./scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
-bench: deps build ## benchmarks: table, build/bench.json, build/bench.png
-	$(GO) test -run '^$$' -bench . -benchmem ./direct/... ./switch/... ./libos/netstack
-	$(GO) run ./cmd/junction_bench run --junction-run $(BIN)/junction_run --json build/bench.json --plot build/bench.png
+bench: deps build build/runsc ## benchmarks: table, build/bench.json, build/bench.png
+	$(GO) test -run '^$$' -bench . -benchmem ./direct/... ./switch/... ./libos/netstack ./internal/lab/impair
+	$(BIN)/junction_bench run --junction-run $(BIN)/junction_run --runsc build/runsc \
+		--json build/bench.json --plot build/bench.png --date "$$(date -I)"
+
+build/runsc: internal/bench/runsc/go.mod ## gVisor's own runtime, of the version that libos uses
+	$(GO) build -C internal/bench/runsc -ldflags '-s -w' -o $(CURDIR)/$@ gvisor.dev/gvisor/runsc
 
 lint: ## gofmt, vet, staticcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-man: build ## man pages in build/man
-	$(BIN)/junction_run man build/man
+man: ## man pages in build/man
+	$(GO) run ./cmd/junction_run/internal/man build/man
 
 clean:
 	rm -rf $(BIN) build
