@@ -30,7 +30,13 @@ type rig struct {
 
 func newRig(t testing.TB, v variant, o lab.Options) *rig {
 	t.Helper()
-	return &rig{Lab: lab.ForTest(t, o), variant: v, t: t}
+	r := &rig{Lab: lab.ForTest(t, o), variant: v, t: t}
+	// The client begins to ask for the instance's MAC address before there is
+	// one to answer; by default it repeats the question after a second only.
+	for _, family := range []string{"ipv4", "ipv6"} {
+		require.NoError(t, r.Client.Sysctl("net/"+family+"/neigh/"+lab.ClientNIC+"/retrans_time_ms", "50"))
+	}
+	return r
 }
 
 // flags are those of an instance on the rig's NIC.
