@@ -79,6 +79,30 @@ func TestEchoJumbo(t *testing.T) {
 	})
 }
 
+// TestGeneric is on a bridge, which has no XDP of its own.
+func TestGeneric(t *testing.T) {
+	enter(t)
+	_, peer := wire(t, 1500, 1)
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "br0"
+	require.NoError(t, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+	bridge := up(t, "br0")
+	require.NoError(t, netlink.LinkSetMaster(up(t, nicName), bridge))
+	for _, driver := range drivers {
+		d := open(t, direct.Options{NIC: "br0", Driver: driver})
+		if driver == "afxdp" {
+			require.Equal(t, "generic", d.Mode().Attach)
+			require.Contains(t, d.Mode().Warnings[0], "native XDP not available")
+		}
+		s := newStation(t, peerName)
+		for n := 60; n <= 1514; n += 7 {
+			echo(t, d.Queues()[0], s, d.MAC(), peer.HardwareAddr, n)
+		}
+		requireNoDrops(t, d.Stats())
+		require.NoError(t, d.Close())
+	}
+}
+
 // TestEchoLargestSingleBuffer is at the greatest MTU without fragments.
 func TestEchoLargestSingleBuffer(t *testing.T) {
 	eachDriver(t, 3498, 1, func(t *testing.T, driver string, mac, peer net.HardwareAddr) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"strings"
 	"sync"
@@ -51,8 +52,8 @@ func hold(driver string) {
 func TestKilledHolder(t *testing.T) {
 	for _, next := range drivers {
 		eachDriver(t, 1500, 1, func(t *testing.T, driver string, mac, peer net.HardwareAddr) {
-			for range 3 {
-				killHolder(t, driver)
+			for i := range 3 {
+				killHolder(t, driver, i == 0)
 				d := open(t, direct.Options{NIC: nicName, Driver: next})
 				require.Equal(t, next, d.Mode().Driver)
 				echo(t, d.Queues()[0], newStation(t, peerName), mac, peer, 100)
@@ -64,7 +65,7 @@ func TestKilledHolder(t *testing.T) {
 }
 
 // killHolder starts a process that holds the NIC and kills it.
-func killHolder(t *testing.T, driver string) {
+func killHolder(t *testing.T, driver string, check bool) {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
@@ -77,7 +78,9 @@ func killHolder(t *testing.T, driver string) {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	require.NoError(t, err)
 	require.Equal(t, "holding\n", line)
-	refused(t, direct.Options{NIC: nicName, Driver: driver}, direct.ErrInUse, fmt.Sprintf("pid %d", cmd.Process.Pid))
+	if check { // which takes a second
+		refused(t, direct.Options{NIC: nicName, Driver: driver}, direct.ErrInUse, fmt.Sprintf("pid %d", cmd.Process.Pid))
+	}
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
 }
@@ -252,6 +255,66 @@ func TestWake(t *testing.T) {
 			require.NoError(t, <-done)
 		}
 	})
+}
+
+// TestLinkDown: what was queued while the NIC was down goes out when it is up.
+func TestLinkDown(t *testing.T) {
+	enter(t)
+	mac, peer := wire(t, 1500, 1)
+	q := open(t, direct.Options{NIC: nicName, Driver: "afxdp"}).Queues()[0]
+	s := newStation(t, peerName)
+	link := up(t, nicName)
+	require.NoError(t, netlink.LinkSetDown(link))
+	f := func(i int) []byte { return frame(peer.HardwareAddr, mac.HardwareAddr, 90, i) }
+	transmit(t, q, f(0))
+	err := q.Flush()
+	require.ErrorIs(t, err, unix.ENETDOWN)
+	require.ErrorContains(t, err, nicName)
+	n := 1
+	for q.Transmit(nil, [][]byte{f(n)}) == nil {
+		n++
+	}
+	done := make(chan error)
+	go func() { done <- q.TransmitWait() }() // there is no room
+	q.Wake()
+	require.NoError(t, <-done)
+	require.NoError(t, netlink.LinkSetUp(link))
+	require.NoError(t, q.Flush())
+	buf := make([]byte, 2048)
+	require.Equal(t, f(0), s.receive(buf))
+	require.Equal(t, f(1), s.receive(buf))
+	echo(t, q, newStation(t, peerName), mac.HardwareAddr, peer.HardwareAddr, 100)
+}
+
+// TestMemoryIsUnmapped: closed queues leave no address space behind.
+func TestMemoryIsUnmapped(t *testing.T) {
+	eachDriver(t, 1500, 1, func(t *testing.T, driver string, mac, peer net.HardwareAddr) {
+		mapped := func() int {
+			maps, err := os.ReadFile("/proc/self/maps")
+			require.NoError(t, err)
+			return addressSpace(string(maps))
+		}
+		before := mapped()
+		for range 20 {
+			d, err := direct.Open(context.Background(), direct.Options{NIC: nicName, Driver: driver})
+			require.NoError(t, err) // not open, whose clean-up would hold d
+			require.NoError(t, d.Close())
+		}
+		for mapped() > before+20<<20 { // the test's time limit ends it
+			runtime.GC()
+		}
+	})
+}
+
+// addressSpace adds up /proc/PID/maps (proc(5)).
+func addressSpace(maps string) (sum int) {
+	for line := range strings.Lines(maps) {
+		var from, to int
+		if _, err := fmt.Sscanf(line, "%x-%x", &from, &to); err == nil && !strings.Contains(line, "---p") {
+			sum += to - from
+		}
+	}
+	return sum
 }
 
 // TestNICVanishes: a NIC that is deleted or moved away ends the wait.

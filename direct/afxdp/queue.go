@@ -128,7 +128,8 @@ func (q *Queue) kick() error {
 		case unix.EBUSY: // one frame was dropped below us
 			q.txDropped.Add(1)
 		case unix.EAGAIN, unix.ENOBUFS:
-		default:
+		default: // the NIC is down, for instance
+			q.retry = true
 			return fmt.Errorf("send on %s queue %d: %w", q.dev.link.Name(), q.id, errno)
 		}
 		left := q.t.unsent()

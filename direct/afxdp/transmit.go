@@ -23,7 +23,6 @@ type transmitter struct {
 	free       []uint32 // chunks that are ours
 	offloads   nic.Offloads
 	maxFrame   int
-	fragments  bool // a frame may span several chunks
 
 	queued, queuedBytes uint64 // since the last flush
 
