@@ -53,19 +53,20 @@ func (m *Map) join(id Instance, l Lease) error {
 // claim finds the lease's addresses and makes those that are not in the table
 // inst's own, all or none.
 func (m *Map) claim(inst *instance, l Lease) ([]*space, error) {
+	for _, a := range l.Addrs {
+		if s := m.spaces[a]; s != nil && s.owner != nil && s.owner != inst {
+			return nil, failure(unix.EADDRINUSE, "address %v is dedicated to instance %d", a, s.owner.id)
+		}
+	}
 	var addrs, fresh []*space
 	for _, a := range l.Addrs {
 		s := m.spaces[a]
 		if s == nil {
 			if s = m.dedicate(inst, a, l.Mode); s == nil {
 				m.give(fresh)
-				return nil, failure(unix.ENOSPC, "no place for address %v in the table of %d", a, len(m.spaces))
+				return nil, failure(unix.ENOSPC, "no place for address %v beside the table's %d", a, len(m.spaces))
 			}
 			fresh = append(fresh, s)
-		}
-		if s.owner != nil && s.owner != inst {
-			m.give(fresh)
-			return nil, failure(unix.EADDRINUSE, "address %v is dedicated to instance %d", a, s.owner.id)
 		}
 		addrs = append(addrs, s)
 	}

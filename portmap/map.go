@@ -33,18 +33,22 @@ func New(o Options) (*Map, error) {
 	return m, m.enterShared()
 }
 
-// enterShared writes the shared addresses that are not in the table.
+// enterShared writes the shared addresses that are not in the table, or not as
+// the Options have them.
 func (m *Map) enterShared() error {
 	for i, a := range m.opt.Shared {
-		if m.spaces[a] != nil {
-			continue
+		s := m.spaces[a]
+		if s == nil {
+			slot, ok := m.freeSlot(a)
+			if !ok {
+				return failure(unix.ENOSPC, "no place for shared address %v in the table", a)
+			}
+			s = &space{addr: a, slot: slot, index: i}
+			m.spaces[a] = s
 		}
-		slot, ok := m.freeSlot(a)
-		if !ok {
-			return failure(unix.ENOSPC, "no place for shared address %v in the table", a)
+		if w := m.mirror.Slots[s.slot].Word; w.Kind() == table.Free || w.Mode() != m.opt.Unowned {
+			m.setSlot(s.slot, table.KeyOf(a), table.Shared, m.opt.Unowned, uint32(i))
 		}
-		m.spaces[a] = &space{addr: a, slot: slot, index: i}
-		m.setSlot(slot, table.KeyOf(a), table.Shared, table.Drop, uint32(i))
 	}
 	return nil
 }

@@ -16,6 +16,9 @@ type Options struct {
 	// Shared are the shared addresses, 1 to table.MaxShared; the position of
 	// one is its index in the table.
 	Shared []netip.Addr
+	// Unowned is where frames go that are for a shared address but for no port
+	// that an instance owns: other protocols, connection attempts to refuse.
+	Unowned table.Mode
 	// EphemeralLow and EphemeralHigh bound the ports that bind to port 0 and
 	// implicit binds choose from, both included; default 32768 to 60999, as
 	// Linux's ip_local_port_range.
@@ -68,8 +71,8 @@ func (o Options) check() error {
 	if o.EphemeralLow > o.EphemeralHigh {
 		return invalid("portmap options: ephemeral ports from %d to %d", o.EphemeralLow, o.EphemeralHigh)
 	}
-	if o.MaxTimeWait < 0 {
-		return invalid("portmap options: longest TIME_WAIT %v", o.MaxTimeWait)
+	if o.MaxTimeWait < 0 || !o.Unowned.Valid() {
+		return invalid("portmap options: longest TIME_WAIT %v, unowned to %v", o.MaxTimeWait, o.Unowned)
 	}
 	return checkAddrs(o.Shared)
 }

@@ -32,7 +32,7 @@ func Restore(o Options, s table.Snapshot) (*Map, error) {
 			return nil, err
 		}
 	}
-	// What is missing, the earlier monitor died before writing.
+	// What is missing, the earlier monitor died before it wrote it.
 	if err := m.enterShared(); err != nil {
 		return nil, err
 	}

@@ -21,13 +21,6 @@ type words struct {
 	ports []uint64
 }
 
-// newWords makes a table in private memory.
-func newWords(g Geometry) *words {
-	w := &words{g, make([]uint64, (g.Slots+1)*slotWords), make([]uint64, g.Ports())}
-	w.putHeader()
-	return w
-}
-
 func (t *words) putHeader() {
 	for i, v := range t.header() {
 		atomic.StoreUint64(&t.slots[i], v)
