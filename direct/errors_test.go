@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -114,6 +117,33 @@ func TestBridgePort(t *testing.T) {
 	require.NoError(t, netlink.LinkAdd(bridge))
 	require.NoError(t, netlink.LinkSetMaster(up(t, nicName), bridge))
 	refused(t, direct.Options{NIC: nicName, Driver: "tap"}, direct.ErrInUse, "bridge")
+}
+
+// TestForeignHolder: a holder that does not use this package is named too.
+func TestForeignHolder(t *testing.T) {
+	enter(t)
+	mac, _ := wire(t, 1500, 1)
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Apache-2.0",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2 /* XDP_PASS */), asm.Return()}})
+	require.NoError(t, err)
+	defer prog.Close()
+	l, err := link.AttachXDP(link.XDPOptions{Program: prog, Interface: mac.Index})
+	require.NoError(t, err)
+	pid := "pid " + strconv.Itoa(os.Getpid())
+	refused(t, direct.Options{NIC: nicName, Driver: "afxdp"}, direct.ErrInUse, pid)
+	refused(t, direct.Options{NIC: nicName, Driver: "tap"}, direct.ErrInUse, nicName)
+	require.NoError(t, l.Close())
+	for _, driver := range drivers {
+		require.NoError(t, open(t, direct.Options{NIC: nicName, Driver: driver}).Close())
+	}
+
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "tap1"
+	tap := &netlink.Tuntap{LinkAttrs: attrs, Mode: netlink.TUNTAP_MODE_TAP, Flags: netlink.TUNTAP_MULTI_QUEUE_DEFAULTS, Queues: 1}
+	require.NoError(t, netlink.LinkAdd(tap))
+	refused(t, direct.Options{NIC: "tap1", Driver: "tap"}, direct.ErrInUse, pid)
+	require.NoError(t, tap.Fds[0].Close())
+	require.NoError(t, open(t, direct.Options{NIC: "tap1", Driver: "tap"}).Close())
 }
 
 // TestPrivileges opens on threads without one capability each.

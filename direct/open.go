@@ -98,9 +98,6 @@ func acquire(ctx context.Context, o Options) (*nic.Link, error) {
 	if err = l.Usable(); err == nil {
 		err = l.Acquire(ctx)
 	}
-	if err == nil {
-		err = tap.RemoveStale(l)
-	}
 	if err != nil {
 		l.Close()
 		return nil, err

@@ -17,6 +17,7 @@ type Device struct {
 	name    string // of the NIC that was asked for
 	link    *nic.Link
 	macvtap netlink.Link // on top of link, or nil
+	private *namespace   // which macvtap is in
 	offload nic.Offloads
 	queues  []nic.Queue
 	own     []*Queue
@@ -100,6 +101,9 @@ func (d *Device) open(ctx context.Context, o nic.Options) error {
 	queues := max(1, o.Queues)
 	var fds []int
 	err := nic.Retry(ctx, func() (err error) {
+		if err := d.link.Refresh(); err != nil { // its last holder may have gone
+			return err
+		}
 		if d.link.IsTAP() {
 			fds, err = d.attachTAP(queues)
 		} else {
@@ -156,7 +160,7 @@ func (d *Device) finish(mtu int, own net.HardwareAddr) (err error) {
 	if err := d.link.Up(); err != nil {
 		return err
 	}
-	if d.watch, err = nic.NewWatch(d.device().Index, d.name); err != nil {
+	if d.watch, err = nic.NewWatch(d.link.Attrs().Index, d.name); err != nil {
 		return err
 	}
 	d.first = d.readStatistics()
@@ -201,11 +205,7 @@ func (d *Device) close() {
 	for _, q := range d.own {
 		q.close()
 	}
-	if d.macvtap != nil {
-		if err := d.link.Netlink.LinkDel(d.macvtap); err != nil && d.watch.Err() == nil {
-			d.link.Warn("delete %s: %v", d.macvtap.Attrs().Name, err)
-		}
-	}
+	d.removeMacvtap()
 	if d.watch != nil {
 		d.watch.Close()
 	}
@@ -235,18 +235,14 @@ func (d *Device) Stats() nic.QueueStats {
 	return sum
 }
 
-// device returns the TAP or macvtap whose queues we have.
-func (d *Device) device() *netlink.LinkAttrs {
-	if d.macvtap != nil {
-		return d.macvtap.Attrs()
-	}
-	return d.link.Attrs()
-}
-
 // readStatistics returns the counters of the TAP or macvtap, or what was last
 // known of them when it has gone.
 func (d *Device) readStatistics() netlink.LinkStatistics {
-	l, err := d.link.Netlink.LinkByIndex(d.device().Index)
+	handle, index := d.link.Netlink, d.link.Attrs().Index
+	if d.macvtap != nil {
+		handle, index = d.private.link, d.macvtap.Attrs().Index
+	}
+	l, err := handle.LinkByIndex(index)
 	if err != nil || l.Attrs().Statistics == nil {
 		return d.last
 	}

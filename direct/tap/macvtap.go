@@ -15,8 +15,29 @@ import (
 )
 
 // addMacvtap puts a macvtap in passthru mode on the NIC and opens n queues of
-// it. All frames that the NIC receives then go there.
+// it. All frames that the NIC receives then go there. The macvtap is in a
+// network namespace that ends with this process.
 func (d *Device) addMacvtap(n int) (fds []int, err error) {
+	if d.private, err = newNamespace(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			closeAll(fds)
+			fds = nil
+			d.removeMacvtap()
+		}
+	}()
+	err = d.private.do(func() (err error) {
+		fds, err = d.openMacvtap(n)
+		return err
+	})
+	return fds, err
+}
+
+// openMacvtap makes the macvtap and opens its queues. It runs in the private
+// namespace, whose device events tell the number of the character device.
+func (d *Device) openMacvtap(n int) (fds []int, err error) {
 	events, err := listenUevents()
 	if err != nil {
 		return nil, err
@@ -25,14 +46,6 @@ func (d *Device) addMacvtap(n int) (fds []int, err error) {
 	if err := d.makeMacvtap(n); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			closeAll(fds)
-			fds = nil
-			_ = d.link.Netlink.LinkDel(d.macvtap)
-			d.macvtap = nil
-		}
-	}()
 	dev, err := findNode(events, fmt.Sprintf("tap%d", d.macvtap.Attrs().Index))
 	if err != nil {
 		return nil, err
@@ -45,40 +58,43 @@ func (d *Device) addMacvtap(n int) (fds []int, err error) {
 			return fds, err
 		}
 	}
-	return fds, d.link.Netlink.LinkSetUp(d.macvtap)
+	// Without it the NIC's driver passes on only groups that the host's kernel
+	// has joined, and IPv6 finds no neighbours.
+	if err := d.private.link.LinkSetAllmulticastOn(d.macvtap); err != nil {
+		return fds, fmt.Errorf("receive all multicast on %s: %w", d.name, err)
+	}
+	return fds, d.private.link.LinkSetUp(d.macvtap)
 }
 
-// macvtapName is that of the macvtap on a NIC of the given index.
-func macvtapName(index int) string { return fmt.Sprintf("jx%d", index) }
-
-// RemoveStale deletes the macvtap that a killed process has left on the NIC;
-// its name tells it. The lease on the NIC says that nobody uses it any more.
-func RemoveStale(l *nic.Link) error {
-	name := macvtapName(l.Attrs().Index)
-	stale, err := l.Netlink.LinkByName(name)
-	if errors.As(err, &netlink.LinkNotFoundError{}) {
-		return nil
+// removeMacvtap deletes the macvtap and its namespace at once, where the
+// kernel would take a moment to.
+func (d *Device) removeMacvtap() {
+	if d.private == nil {
+		return
 	}
-	if err != nil {
-		return fmt.Errorf("look for a stale macvtap: %w", err)
+	if d.macvtap != nil {
+		// It fails when the NIC below has gone, and took the macvtap with it.
+		_ = d.private.link.LinkDel(d.macvtap)
 	}
-	if stale.Type() != "macvtap" || stale.Attrs().ParentIndex != l.Attrs().Index {
-		return fmt.Errorf("%w: there is a NIC %s already, and it is not ours; rename it", nic.ErrUnsupported, name)
-	}
-	return nic.Denied(l.Netlink.LinkDel(stale), "delete the stale macvtap "+name, "CAP_NET_ADMIN")
+	d.private.close()
+	d.private = nil
 }
 
-// makeMacvtap makes d.macvtap.
+// macvtapName is what the macvtap is called in its own namespace.
+const macvtapName = "macvtap0"
+
+// makeMacvtap makes d.macvtap. A NIC whose former holder was killed may be
+// busy for a moment, until the kernel has removed that one's namespace.
 func (d *Device) makeMacvtap(n int) error {
-	h, lower := d.link.Netlink, d.link.Attrs()
+	d.macvtap = nil
+	lower := d.link.Attrs()
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.ParentIndex = macvtapName(lower.Index), lower.Index
+	attrs.Name, attrs.ParentIndex, attrs.Namespace = macvtapName, lower.Index, netlink.NsFd(d.private.fd)
 	attrs.NumTxQueues, attrs.NumRxQueues, attrs.TxQLen = n, n, queueLength
 	if lower.Xdp != nil && lower.Xdp.Attached {
 		return d.link.InUse(0) // it would take the frames first
 	}
-	macvtap := &netlink.Macvtap{Macvlan: netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_PASSTHRU}}
-	err := h.LinkAdd(macvtap)
+	err := d.link.Netlink.LinkAdd(&netlink.Macvtap{Macvlan: netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_PASSTHRU}})
 	switch {
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("%w (it is a port of a bridge, or carries another macvlan: %w)", d.link.InUse(0), err)
@@ -87,12 +103,14 @@ func (d *Device) makeMacvtap(n int) error {
 	case err != nil:
 		return nic.Denied(err, "make a macvtap on "+d.name, "CAP_NET_ADMIN")
 	}
-	// The host must not send router solicitations through it.
-	if err := h.LinkSetIP6AddrGenMode(macvtap, 1 /* none */); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
-		d.link.Warn("the host may send IPv6 neighbour discovery on %s: %v", attrs.Name, err)
+	if d.macvtap, err = d.private.link.LinkByName(macvtapName); err != nil {
+		return fmt.Errorf("find the macvtap on %s: %w", d.name, err)
 	}
-	d.macvtap, err = h.LinkByName(attrs.Name)
-	return err
+	// The host must not send router solicitations through it.
+	if err := d.private.link.LinkSetIP6AddrGenMode(d.macvtap, 1 /* none */); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) {
+		d.link.Warn("the host may send IPv6 neighbour discovery on %s: %v", d.name, err)
+	}
+	return nil
 }
 
 func setMacvtapFlags(fd int) error {

@@ -41,6 +41,16 @@ func Find(name string, logger *slog.Logger) (*Link, error) {
 	return nil, fmt.Errorf("look up NIC %q: %w", name, err)
 }
 
+// Refresh reads the NIC's attributes again.
+func (l *Link) Refresh() error {
+	fresh, err := l.Netlink.LinkByIndex(l.Attrs().Index)
+	if err != nil {
+		return fmt.Errorf("%w: %s has been deleted meanwhile (%w)", ErrNoNIC, l.Name(), err)
+	}
+	l.Link = fresh
+	return nil
+}
+
 // Name returns the NIC's name.
 func (l *Link) Name() string { return l.Attrs().Name }
 
