@@ -22,9 +22,16 @@ type End struct {
 	closed atomic.Bool
 	broken atomic.Pointer[PeerError]
 
+	// The sides are used on different CPUs: no cache line belongs to both, or
+	// to one of them and to the fields above, which both only read.
+	_  pad
 	rx rxSide
+	_  pad
 	tx txSide
 }
+
+// pad is a cache line and the one that the hardware fetches with it.
+type pad [128]byte
 
 // newEnd returns an End over two rings, without doorbells.
 func newEnd(tx, rx lane) *End {

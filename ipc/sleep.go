@@ -24,8 +24,8 @@ func (s *sleeper) asleep() {
 	s.word.Store(s.n)
 }
 
-// awake takes the announcement back. It comes before the bell is cleared, or
-// the ring for the next sleep could be lost with it.
+// awake takes the announcement back. The bell must be cleared before the next
+// asleep: cleared after it, the ring that ends that sleep could be lost.
 func (s *sleeper) awake() {
 	s.n++
 	s.word.Store(s.n)
