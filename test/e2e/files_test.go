@@ -33,7 +33,7 @@ func TestReadWrite(t *testing.T) {
 		dir, other := workDir(t), workDir(t)
 		old := writeFile(t, dir, "old", []byte("old\n"))
 		script := `cd "$1" && read line < old && echo "$line, then new" > new && mkdir -p a/b && ln -s b a/link &&
-			rm old && echo x > "$2/lost" && chmod 640 new && echo written && read go && cat from-host && read go && cat from-host a/f`
+			rm old && echo x > "$2/lost" && chmod 640 new && echo written && read go && cat from-host && echo seen && read go && cat from-host a/f`
 		stdin, write, err := os.Pipe()
 		require.NoError(t, err)
 		defer write.Close()
@@ -56,13 +56,13 @@ func TestReadWrite(t *testing.T) {
 		writeFile(t, dir, "from-host", []byte("first\n"))
 		_, err = write.WriteString("go\n")
 		require.NoError(t, err)
-		i.await("first\n")
+		i.await("seen\n")
 		writeFile(t, dir, "from-host", []byte("second\n"))
 		writeFile(t, dir, "a/f", []byte("third\n"))
 		_, err = write.WriteString("go\n")
 		require.NoError(t, err)
 		require.Zero(t, i.exit())
-		require.Equal(t, "written\nfirst\nsecond\nthird\n", i.stdout.String())
+		require.Equal(t, "written\nfirst\nseen\nsecond\nthird\n", i.stdout.String())
 	})
 }
 
