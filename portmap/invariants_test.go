@@ -2,7 +2,6 @@ package portmap
 
 import (
 	"net/netip"
-	"testing"
 
 	"github.com/stretchr/testify/require"
 
@@ -11,7 +10,7 @@ import (
 
 // checkInvariants checks that all parts of a Map, whose Changes are applied,
 // say the same, and the table with them.
-func checkInvariants(t testing.TB, m *Map, view *table.View) {
+func checkInvariants(t require.TestingT, m *Map, view *table.View) {
 	require.Empty(t, m.changes)
 	owned := checkPorts(t, m, view)
 	inSets, bits := 0, 0
@@ -38,7 +37,7 @@ func checkInvariants(t testing.TB, m *Map, view *table.View) {
 }
 
 // checkPorts checks the owned ports, from their owners' side, and counts them.
-func checkPorts(t testing.TB, m *Map, view *table.View) int {
+func checkPorts(t require.TestingT, m *Map, view *table.View) int {
 	owned := 0
 	for id, inst := range m.instances {
 		require.Equal(t, id, inst.id)
@@ -58,7 +57,7 @@ func checkPorts(t testing.TB, m *Map, view *table.View) int {
 	return owned
 }
 
-func (s *portSet) count(t testing.TB) (n int) {
+func (s *portSet) count(t require.TestingT) (n int) {
 	for number := range s.ports {
 		require.NotZero(t, s.used[number/64]>>(number%64)&1, number)
 	}
@@ -74,7 +73,7 @@ func (s *portSet) count(t testing.TB) (n int) {
 }
 
 // checkSockets checks that the users of each port are the sockets that use it.
-func checkSockets(t testing.TB, m *Map) {
+func checkSockets(t require.TestingT, m *Map) {
 	count := make(map[*port]map[class]int)
 	add := func(s *socket) {
 		for _, p := range s.ports {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -27,7 +26,7 @@ import (
 //	steer INST MODE [PROTO ADDR:PORT]
 //	lookup PROTO ADDR:PORT
 type script struct {
-	t      testing.TB
+	t      require.TestingT
 	opt    Options
 	m      *Map
 	writer *table.Writer
@@ -45,7 +44,7 @@ func (s *script) open(m *Map, err error) error {
 }
 
 // newTable makes the memory of m's table, as it is before m's first Changes.
-func newTable(t testing.TB, m *Map) (*table.Writer, *table.View) {
+func newTable(t require.TestingT, m *Map) (*table.Writer, *table.View) {
 	w, err := table.NewWriter(m.Geometry(), nil)
 	require.NoError(t, err)
 	f, err := w.ViewFile()
