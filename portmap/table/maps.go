@@ -17,8 +17,7 @@ const (
 )
 
 // Maps are the table's BPF array maps, which XDP programs look endpoints up
-// in. Programs cannot write them. Whoever holds a descriptor of one can: keep
-// them in the monitor.
+// in. Whoever holds a descriptor of one can write it: keep them in the monitor.
 type Maps struct {
 	Slots *ebpf.Map // key: 0 for the header, 1+i for slot i; value: 32 bytes
 	Ports *ebpf.Map // key: PortIndex; value: a Word
@@ -45,7 +44,8 @@ func CreateMaps(g Geometry) (*Maps, error) {
 	return m, nil
 }
 
-const mapFlags = unix.BPF_F_MMAPABLE | unix.BPF_F_RDONLY_PROG
+// mapFlags lack BPF_F_RDONLY_PROG, with which the kernel maps none for writing.
+const mapFlags = unix.BPF_F_MMAPABLE
 
 func slotsSpec(g Geometry) *ebpf.MapSpec {
 	return &ebpf.MapSpec{Name: slotsMap, Type: ebpf.Array, KeySize: 4, ValueSize: slotSize, MaxEntries: g.Slots + 1, Flags: mapFlags}

@@ -1,0 +1,236 @@
+package table
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// newWords makes a table in private memory.
+func newWords(g Geometry) *words {
+	w := &words{g, make([]uint64, (g.Slots+1)*slotWords), make([]uint64, g.Ports())}
+	w.putHeader()
+	return w
+}
+
+var small = Geometry{Shared: 2, Slots: 64, HashSeed: 0x1234567890abcdef}
+
+func TestWordKeepsItsParts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		kind := Kind(rapid.IntRange(0, int(kinds)-1).Draw(t, "kind"))
+		mode := Mode(rapid.IntRange(0, int(modes)-1).Draw(t, "mode"))
+		owner := rapid.Uint32Range(0, MaxOwner).Draw(t, "owner")
+		gen := rapid.Uint32().Draw(t, "generation")
+		w := NewWord(kind, mode, owner, gen)
+		require.Equal(t, []any{kind, mode, owner, gen}, []any{w.Kind(), w.Mode(), w.Owner(), w.Generation()})
+		next := w.Next(kind, mode, owner)
+		require.Equal(t, gen+1, next.Generation())
+		require.Equal(t, uint32(w), uint32(next))
+	})
+}
+
+func TestWordValid(t *testing.T) {
+	for _, w := range []Word{
+		0, NewWord(Free, 0, 0, 7), NewWord(Port, Drop, 1, 0), NewWord(Port, Host, MaxOwner, 9),
+		NewWord(Dedicated, Direct, 5, 1), NewWord(Shared, Server, 0, 1), NewWord(Shared, Drop, MaxShared-1, 1),
+	} {
+		require.True(t, w.Valid(), w)
+	}
+	for _, w := range []Word{
+		NewWord(Free, Server, 0, 1), NewWord(Free, 0, 1, 1), NewWord(Port, Server, 0, 1), NewWord(Port, modes, 1, 1),
+		NewWord(Dedicated, Server, 0, 1), NewWord(Shared, Server, MaxShared, 1), NewWord(kinds, 0, 1, 1), NewWord(0xf, 0, 1, 1),
+	} {
+		require.False(t, w.Valid(), w)
+	}
+}
+
+func TestNames(t *testing.T) {
+	require.Equal(t, "port owner=7 mode=direct gen=3", NewWord(Port, Direct, 7, 3).String())
+	require.Equal(t, "free gen=3", NewWord(Free, 0, 0, 3).String())
+	require.Equal(t, "mode(9) kind(8) proto(4)", Mode(9).String()+" "+Kind(8).String()+" "+Proto(4).String())
+}
+
+func TestKeysAreAddresses(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, _ := netip.AddrFromSlice(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "address"))
+		require.Equal(t, a.Unmap(), KeyOf(a).Addr())
+		require.Equal(t, KeyOf(a), KeyOf(a.Unmap()))
+	})
+}
+
+func TestHeader(t *testing.T) {
+	got, err := parseHeader(small.header())
+	require.NoError(t, err)
+	require.Equal(t, small, got)
+	for i, bit := range []int{0, 32} { // magic, version
+		h := small.header()
+		h[0] ^= 1 << bit
+		_, err := parseHeader(h)
+		require.ErrorIs(t, err, ErrGeometry, i)
+	}
+	for _, g := range []Geometry{{0, 64, 0}, {65, 64, 0}, {1, 0, 0}, {1, 16, 0}, {1, 65, 0}, {1, 1 << 21, 0}} {
+		_, err := parseHeader(g.header())
+		require.ErrorIs(t, err, ErrGeometry, g)
+	}
+}
+
+// colliding lists addresses that all begin their search at one slot.
+func colliding(g Geometry, n int) []netip.Addr {
+	var found []netip.Addr
+	for i := uint32(0); len(found) < n; i++ {
+		b := [16]byte{0: 0xfd}
+		binary.BigEndian.PutUint32(b[12:], i)
+		if a := netip.AddrFrom16(b); g.Probe(KeyOf(a), 0) == 5 {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+func TestAddressesThatCollide(t *testing.T) {
+	w := newWords(small)
+	all := colliding(small, ProbeWindow+1)
+	at := func(i int) *Change {
+		return &Change{Slot: true, Index: small.Probe(KeyOf(all[i]), uint32(i)), Key: KeyOf(all[i]), Word: NewWord(Dedicated, Server, uint32(i)+1, 1)}
+	}
+	for i := range ProbeWindow {
+		w.apply(at(i))
+	}
+	for i := range ProbeWindow {
+		require.Equal(t, uint32(i)+1, w.lookup(all[i], UDP, 5).Owner())
+	}
+	require.Zero(t, w.lookup(all[ProbeWindow], UDP, 5), "beyond the window")
+
+	// A freed slot in between does not hide those behind it.
+	gone := at(3)
+	gone.Word = gone.Word.Next(Free, 0, 0)
+	w.apply(gone)
+	require.Zero(t, w.lookup(all[3], UDP, 5))
+	require.Equal(t, uint32(5), w.lookup(all[4], UDP, 5).Owner())
+	require.Zero(t, w.lookup(netip.MustParseAddr("198.18.0.1"), UDP, 5))
+}
+
+// TestOneWriterManyReaders: readers see only words that were written, never go
+// back in time, and never take one address for another while the addresses of
+// one slot change all the time.
+func TestOneWriterManyReaders(t *testing.T) {
+	w := newWords(small)
+	pair := colliding(small, 2)
+	shared := netip.MustParseAddr("198.18.0.1")
+	w.apply(&Change{Slot: true, Index: small.Probe(KeyOf(shared), 0), Key: KeyOf(shared), Word: NewWord(Shared, Server, 1, 1)})
+	const enough = 20_000 // reads by each
+	var reads [3]atomic.Uint32
+	var done atomic.Bool
+	var wg sync.WaitGroup
+	for r := range reads {
+		wg.Go(func() {
+			var last uint32
+			for !done.Load() {
+				p := w.lookup(shared, UDP, 65535)
+				require.Equal(t, stamp(p.Generation()), p)
+				require.GreaterOrEqual(t, p.Generation(), last)
+				last = p.Generation()
+				for i, a := range pair {
+					if got := w.lookup(a, TCP, 1); got.Kind() != Free {
+						require.Equal(t, uint32(i)+1, got.Owner())
+					}
+				}
+				reads[r].Add(1)
+			}
+		})
+	}
+	gen := uint32(0)
+	for reads[0].Load() < enough || reads[1].Load() < enough || reads[2].Load() < enough {
+		gen++
+		w.apply(&Change{Index: PortIndex(1, UDP, 65535), Word: stamp(gen)})
+		turn := gen / 2 % 2
+		c := Change{Slot: true, Index: small.Probe(KeyOf(pair[0]), 0), Key: KeyOf(pair[turn]), Word: NewWord(Free, 0, 0, gen)}
+		if gen%2 == 1 {
+			c.Word = NewWord(Dedicated, Server, turn+1, gen)
+		}
+		w.apply(&c)
+	}
+	done.Store(true)
+	wg.Wait()
+	t.Logf("%d stores", gen)
+}
+
+// stamp is a word whose halves depend on each other, so that a torn one shows.
+func stamp(gen uint32) Word {
+	if gen == 0 {
+		return 0
+	}
+	return NewWord(Port, Mode(gen%uint32(modes)), gen*2654435761%MaxOwner+1, gen)
+}
+
+// FuzzLookup looks endpoints up in memory that no monitor has written.
+func FuzzLookup(f *testing.F) {
+	good := newWords(Geometry{Shared: 1, Slots: 32})
+	f.Add(toBytes(good.slots), []byte("0123456789abcdef"), uint8(0), uint16(80))
+	f.Add(slices.Repeat([]byte{0xff}, 33*slotSize), slices.Repeat([]byte{0xff}, 16), uint8(255), uint16(65535))
+	f.Fuzz(func(t *testing.T, mem, addr []byte, proto uint8, port uint16) {
+		w := newWords(Geometry{Shared: 1, Slots: 32})
+		for i := range min(len(mem)/8, len(w.slots)) {
+			w.slots[i] = binary.NativeEndian.Uint64(mem[i*8:])
+		}
+		if g, err := parseHeader([slotWords]uint64(w.slots)); err == nil {
+			require.NoError(t, g.Check())
+		}
+		a, ok := netip.AddrFromSlice(addr)
+		if !ok {
+			return
+		}
+		got := w.lookup(a, Proto(proto), port)
+		require.NotEqual(t, Shared, got.Kind())
+	})
+}
+
+func toBytes(words []uint64) []byte {
+	var b []byte
+	for _, w := range words {
+		b = binary.NativeEndian.AppendUint64(b, w)
+	}
+	return b
+}
+
+func BenchmarkLookup(b *testing.B) {
+	w := newWords(Geometry{Shared: 2, Slots: 4096, HashSeed: 1})
+	shared, dedicated := netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("fd00::1")
+	put := func(a netip.Addr, word Word) {
+		w.apply(&Change{Slot: true, Index: w.Probe(KeyOf(a), 0), Key: KeyOf(a), Word: word})
+	}
+	put(shared, NewWord(Shared, Server, 1, 1))
+	put(dedicated, NewWord(Dedicated, Server, 9, 1))
+	for p := range uint32(65536) {
+		w.apply(&Change{Index: PortIndex(1, TCP, uint16(p)), Word: NewWord(Port, Server, 7, 1)})
+	}
+	for name, a := range map[string]netip.Addr{"shared": shared, "dedicated": dedicated, "unknown": netip.MustParseAddr("198.18.9.9")} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			var sum uint32
+			port := uint16(0)
+			for b.Loop() {
+				port += 4099 // another cache line each time
+				sum += w.lookup(a, TCP, port).Owner()
+			}
+			if (sum == 0) != (name == "unknown") {
+				b.Fatal(sum)
+			}
+		})
+	}
+}
+
+func BenchmarkApply(b *testing.B) {
+	w := newWords(small)
+	c := Change{Index: 80, Word: NewWord(Port, Server, 7, 1)}
+	b.ReportAllocs()
+	for b.Loop() {
+		w.apply(&c)
+	}
+}
