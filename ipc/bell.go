@@ -50,9 +50,12 @@ type bell struct {
 	scratch       [256]byte
 }
 
+// init makes b a bell that does nothing, for an owner with the given flag.
+func (b *bell) init(closed *atomic.Bool) { b.socket, b.local, b.closed = -1, -1, closed }
+
 // open takes socket over, also when it fails.
-func (b *bell) open(socket int, closed *atomic.Bool) (err error) {
-	b.socket, b.closed = socket, closed
+func (b *bell) open(socket int) (err error) {
+	b.socket = socket
 	if b.local, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		_ = unix.Close(socket)
 		return fmt.Errorf("eventfd: %w", err)

@@ -36,6 +36,8 @@ type pad [128]byte
 // newEnd returns an End over two rings, without doorbells.
 func newEnd(tx, rx lane) *End {
 	e := &End{}
+	e.tx.bell.init(&e.closed)
+	e.rx.bell.init(&e.closed)
 	e.tx.ring = attachProducer(tx)
 	e.tx.sleep, e.tx.peer = attachSleeper(tx.txSleep), ringer{word: tx.rxSleep}
 	e.rx.ring = attachConsumer(rx)
@@ -47,11 +49,11 @@ func newEnd(tx, rx lane) *End {
 }
 
 func (e *End) openBells(tx, rx int) error {
-	if err := e.tx.bell.open(tx, &e.closed); err != nil {
+	if err := e.tx.bell.open(tx); err != nil {
 		closeAll([]int{rx})
 		return err
 	}
-	if err := e.rx.bell.open(rx, &e.closed); err != nil {
+	if err := e.rx.bell.open(rx); err != nil {
 		e.closed.Store(true)
 		e.tx.bell.close()
 		return err

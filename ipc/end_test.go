@@ -268,6 +268,9 @@ func TestCloseWhileBusy(t *testing.T) {
 
 // TestNoAllocation: steady state allocates nothing, awake or asleep.
 func TestNoAllocation(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector itself allocates")
+	}
 	_, a, b := ends(t, small)
 	frames, parts := make([][]byte, 8), [][]byte{make([]byte, 30), make([]byte, 2000)}
 	require.Zero(t, testing.AllocsPerRun(1000, func() {
