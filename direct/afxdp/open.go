@@ -51,6 +51,14 @@ func openQueue(ctx context.Context, d *Device, id int) (q *Queue, err error) {
 			q = nil
 		}
 	}()
+	if err = q.life.AddRX(fd); err != nil {
+		return
+	}
+	if id == 0 {
+		if err = q.life.AddRX(d.watch.FD()); err != nil {
+			return
+		}
+	}
 	if err = q.setUpMemory(); err != nil {
 		return
 	}

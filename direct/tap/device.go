@@ -163,6 +163,9 @@ func (d *Device) finish(mtu int, own net.HardwareAddr) (err error) {
 	if d.watch, err = nic.NewWatch(d.link.Attrs().Index, d.name); err != nil {
 		return err
 	}
+	if err := d.own[0].life.AddRX(d.watch.FD()); err != nil {
+		return err
+	}
 	d.first = d.readStatistics()
 	d.last = d.first
 	return nil

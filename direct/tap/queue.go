@@ -50,7 +50,11 @@ func newQueue(d *Device, fd int) (*Queue, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("make a doorbell: %w", err)
 	}
-	var err error
+	err := q.life.AddRX(fd)
+	if err != nil {
+		q.close()
+		return nil, err
+	}
 	q.buffers, err = unix.Mmap(-1, 0, rxBuffers*bufferSize, unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {

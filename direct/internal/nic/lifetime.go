@@ -13,6 +13,7 @@ import (
 // at Closed.
 type Lifetime struct {
 	rx, tx Doorbell
+	park   *parker // of the receive side
 	closed atomic.Bool
 	mu     sync.RWMutex // read-locked during system calls
 }
@@ -24,9 +25,17 @@ func (l *Lifetime) Init() (err error) {
 	}
 	if l.tx, err = NewDoorbell(); err != nil {
 		l.rx.Close()
+		return err
+	}
+	if l.park, err = newParker(l.rx.FD()); err != nil {
+		l.rx.Close()
+		l.tx.Close()
 	}
 	return err
 }
+
+// AddRX adds fd to those that WaitRX can wait for. It must stay open until Close.
+func (l *Lifetime) AddRX(fd int) error { return l.park.add(fd) }
 
 // Closed says whether Close has begun.
 func (l *Lifetime) Closed() bool { return l.closed.Load() }
@@ -45,22 +54,28 @@ func (l *Lifetime) Enter() error {
 // Leave ends what Enter began.
 func (l *Lifetime) Leave() { l.mu.RUnlock() }
 
-// WaitRX blocks until one of fds[1:] is ready (ppoll(2)), or Wake or Close is
-// called. It uses fds[0] for itself.
-func (l *Lifetime) WaitRX(fds []unix.PollFd) error { return l.wait(l.rx, fds) }
+// WaitRX blocks until one of fds[1:], which were given to AddRX, is ready, or
+// Wake or Close is called. It uses fds[0] for itself. One goroutine at a time
+// may call it.
+func (l *Lifetime) WaitRX(fds []unix.PollFd) error {
+	return l.wait(func() error { return l.park.wait(l.rx, fds) })
+}
 
-// WaitTX is WaitRX for the transmit side.
-func (l *Lifetime) WaitTX(fds []unix.PollFd) error { return l.wait(l.tx, fds) }
+// WaitTX blocks until one of fds[1:] is ready (ppoll(2)), or Wake or Close is
+// called. It uses fds[0] for itself.
+func (l *Lifetime) WaitTX(fds []unix.PollFd) error {
+	return l.wait(func() error { return l.tx.Wait(fds) })
+}
 
 // TXBell returns the doorbell that ends waits of the transmit side.
 func (l *Lifetime) TXBell() Doorbell { return l.tx }
 
-func (l *Lifetime) wait(d Doorbell, fds []unix.PollFd) error {
+func (l *Lifetime) wait(block func() error) error {
 	if err := l.Enter(); err != nil {
 		return err
 	}
 	defer l.Leave()
-	err := d.Wait(fds)
+	err := block()
 	if l.closed.Load() {
 		return net.ErrClosed
 	}
@@ -88,6 +103,7 @@ func (l *Lifetime) Close(release func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	release()
+	l.park.close()
 	l.rx.Close()
 	l.tx.Close()
 }
