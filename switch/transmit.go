@@ -53,9 +53,14 @@ type queue struct {
 	linear []byte
 }
 
+// close refuses further packets, after those that were left to somebody to
+// flush have gone out: the last ones of a connection often are.
 func (q *queue) close() {
 	q.txMu.Lock()
 	defer q.txMu.Unlock()
+	if q.dirty.Load() && !q.waiting && !q.closed {
+		_ = q.flush()
+	}
 	q.closed = true
 }
 

@@ -302,3 +302,19 @@ func TestFlowsKeepToTheirQueue(t *testing.T) {
 	}
 	require.Equal(t, 0b1111, used, "16 flows use all queues")
 }
+
+// TestCloseFlushes: packets that were left to the receiver to flush go out
+// before the endpoint closes.
+func TestCloseFlushes(t *testing.T) {
+	ep, wire := wireEndpoint(t, nil)
+	q := ep.queues[0]
+	q.flushFor(ep, true) // a receiver is awake
+	for n := range 3 {
+		require.Nil(t, write(ep, n))
+	}
+	require.True(t, q.dirty.Load(), "left to the receiver")
+	ep.Close()
+	require.False(t, q.dirty.Load())
+	receiveMany(t, wire, 3)
+	require.NotNil(t, write(ep, 3), "closed")
+}
