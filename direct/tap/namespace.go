@@ -43,7 +43,7 @@ func newNamespace() (*namespace, error) {
 // do calls f with the calling thread in the namespace.
 func (ns *namespace) do(f func() error) error {
 	return elsewhere(func() error {
-		if err := netns.Set(ns.fd); err != nil {
+		if err := enter(ns.fd); err != nil {
 			return fmt.Errorf("enter the macvtap's network namespace: %w", err)
 		}
 		return f()
@@ -71,9 +71,21 @@ func elsewhere(f func() error) error {
 	}
 	defer home.Close()
 	err = f()
-	if back := netns.Set(home); back != nil {
+	if back := enter(home); back != nil {
 		return errors.Join(err, fmt.Errorf("return to the NIC's network namespace: %w", back))
 	}
 	runtime.UnlockOSThread()
 	return err
+}
+
+// enter moves the calling thread to ns, which takes a privilege, unless it is
+// there already.
+func enter(ns netns.NsHandle) error {
+	if now, err := netns.Get(); err == nil {
+		defer now.Close()
+		if now.Equal(ns) {
+			return nil
+		}
+	}
+	return netns.Set(ns)
 }
