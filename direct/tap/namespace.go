@@ -25,7 +25,7 @@ func newNamespace() (*namespace, error) {
 	ns := &namespace{fd: netns.None()}
 	err := elsewhere(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return nic.Denied(err, "make a network namespace for the macvtap", "CAP_SYS_ADMIN")
+			return nic.Denied(err, "make a network namespace for the macvtap", "CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_MKNOD")
 		}
 		if ns.fd, err = netns.Get(); err != nil {
 			return err
