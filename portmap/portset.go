@@ -39,54 +39,67 @@ type chooser struct {
 // are taken, and like the choice by rank they prefer none of the free ports.
 const tries = 8
 
-// choose returns a free port, each with the same probability.
+// choose returns a free port, each with the same probability, in a time that
+// is bounded by the size of the range, however few are free.
 func (c *chooser) choose(rng *rand.Rand) (uint16, bool) {
 	n := uint32(c.high-c.low) + 1
 	for range tries {
-		p := c.low + uint16(rng.Uint32N(n))
-		if c.free(p/64)>>(p%64)&1 != 0 {
+		if p := c.low + uint16(rng.Uint32N(n)); c.isFree(p) {
 			return p, true
 		}
 	}
-	free := 0
-	for w := c.low / 64; w <= c.high/64; w++ {
-		free += bits.OnesCount64(c.free(w))
-	}
+	var set [1024]uint64
+	free := c.free(&set)
 	if free == 0 {
 		return 0, false
 	}
-	return c.ranked(rng.IntN(free)), true
+	first := c.low / 64
+	return first*64 + ranked(set[first:], rng.IntN(free)), true
 }
 
-// ranked returns the free port of the given rank, from 0.
-func (c *chooser) ranked(rank int) uint16 {
-	for w := c.low / 64; ; w++ {
-		set := c.free(w)
-		if n := bits.OnesCount64(set); rank >= n {
+func (c *chooser) isFree(p uint16) bool {
+	for _, s := range c.spaces {
+		if used := s.ports[c.proto].used; used != nil && used[p/64]>>(p%64)&1 != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// free makes set, which is empty, the free ports and returns their number.
+func (c *chooser) free(set *[1024]uint64) int {
+	first, last := int(c.low/64), int(c.high/64)
+	for i := first; i <= last; i++ {
+		set[i] = ^uint64(0)
+	}
+	set[first] &= ^uint64(0) << (c.low % 64)
+	set[last] &= ^uint64(0) >> (63 - c.high%64)
+	for _, s := range c.spaces {
+		if used := s.ports[c.proto].used; used != nil {
+			for i := first; i <= last; i++ {
+				set[i] &^= used[i]
+			}
+		}
+	}
+	n := 0
+	for i := first; i <= last; i++ {
+		n += bits.OnesCount64(set[i])
+	}
+	return n
+}
+
+// ranked returns the set's member of a rank, from 0, which it has.
+func ranked(set []uint64, rank int) uint16 {
+	for i, w := range set {
+		n := bits.OnesCount64(w)
+		if rank >= n {
 			rank -= n
 			continue
 		}
 		for ; rank > 0; rank-- {
-			set &= set - 1
+			w &= w - 1
 		}
-		return w*64 + uint16(bits.TrailingZeros64(set))
+		return uint16(i*64 + bits.TrailingZeros64(w))
 	}
-}
-
-// free returns the free ports among 64w to 64w+63.
-func (c *chooser) free(w uint16) uint64 {
-	var used uint64
-	for _, s := range c.spaces {
-		if set := s.ports[c.proto].used; set != nil {
-			used |= set[w]
-		}
-	}
-	mask := ^uint64(0)
-	if w == c.low/64 {
-		mask &= ^uint64(0) << (c.low % 64)
-	}
-	if w == c.high/64 {
-		mask &= ^uint64(0) >> (63 - c.high%64)
-	}
-	return mask &^ used
+	return 0
 }

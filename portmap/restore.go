@@ -3,6 +3,7 @@ package portmap
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"junction/portmap/table"
 )
@@ -53,7 +54,8 @@ func (m *Map) restoreAddr(i uint32, s table.Slot) error {
 		return fmt.Errorf("%w: slot %d is %v", ErrSnapshot, i, s.Word)
 	case k == table.Free:
 		return nil
-	case m.spaces[sp.addr] != nil || !m.reachable(i, s.Key):
+	case m.spaces[sp.addr] != nil || !m.reachable(i, s.Key),
+		k == table.Dedicated && slices.Contains(m.opt.Shared, sp.addr):
 		return fmt.Errorf("%w: slot %d has address %v, which belongs elsewhere", ErrSnapshot, i, sp.addr)
 	case k == table.Shared:
 		sp.index = int(s.Word.Owner())
