@@ -80,11 +80,12 @@ func (i *instance) checkStats() report {
 	require.NotNil(i.t, d)
 	require.Equal(i.t, l.RxPackets, l.RxDelivered+l.drops("rx_"), "received = delivered + dropped: %+v", l)
 	require.Equal(i.t, l.TxPackets, l.TxSent+l.TxWaiting+l.drops("tx_"), "to send = sent + waiting + dropped: %+v", l)
-	// The device was asked after the link and may have moved on.
+	// The device was asked after the link and may have received more. It counts
+	// what it sends when that is flushed, which may be later still.
 	require.NotZero(i.t, l.RxPackets)
 	require.GreaterOrEqual(i.t, d.RxPackets, l.RxPackets)
 	require.NotZero(i.t, l.TxSent)
-	require.GreaterOrEqual(i.t, d.TxPackets, l.TxSent)
+	require.NotZero(i.t, d.TxPackets)
 	require.Zero(i.t, d.BadIndices)
 	return r
 }
