@@ -140,6 +140,35 @@ func pingPong(e *End, total int) error {
 	return nil
 }
 
+// TestForwarding passes frames through a process in the middle that looks at
+// the first bytes only.
+func TestForwarding(t *testing.T) {
+	_, src, in := ends(t, small)
+	_, out, dst := ends(t, small)
+	buf, scratch, got, views := make([]byte, MaxFrame), make([]byte, MaxFrame), make([][]byte, 4), make([]View, 4)
+	for i := range 3000 {
+		n, head := MinFrame+i*i%3000, i%200
+		if i%50 == 0 {
+			n = MaxFrame - i
+		}
+		hdr, frame := frameOf(buf, uint64(i), n)
+		require.NoError(t, errors.Join(src.Transmit(hdr, [][]byte{frame}), src.Flush()))
+		k, err := in.ReceiveViews(views, head)
+		require.NoError(t, err)
+		require.Equal(t, 1, k)
+		v := views[0]
+		require.Len(t, v.Head, VnetHdrLen+min(head, n))
+		require.NoError(t, out.Transmit((*[VnetHdrLen]byte)(v.Head), [][]byte{v.Head[VnetHdrLen:], v.Tail[0], v.Tail[1]}))
+		require.NoError(t, out.Flush())
+		in.Release()
+		_, err = dst.Receive(got)
+		require.NoError(t, err)
+		require.NoError(t, verify(got[0], uint64(i), n, scratch))
+		dst.Release()
+	}
+	require.Equal(t, src.Stats().TxBytes, dst.Stats().RxBytes)
+}
+
 // TestRefused: what Transmit never takes, it names and counts.
 func TestRefused(t *testing.T) {
 	_, tx, _ := ends(t, small)

@@ -20,7 +20,7 @@ import (
 func TestScribbler(t *testing.T) {
 	rounds := 200
 	if testing.Short() {
-		rounds = 50
+		rounds = 100
 	}
 	before := openFDs(t)
 	found := map[string]uint64{}
@@ -80,7 +80,7 @@ func attack(mem []byte, o Options, dir int) {
 	control, desc, data := o.laneOffsets(dir)
 	ne := binary.NativeEndian
 	producer := ne.Uint32(mem[control+offProducer:])
-	switch rand.IntN(6) {
+	switch rand.IntN(7) {
 	case 0: // some frames, good or bad
 		for range rand.IntN(o.Buffers) {
 			ne.PutUint32(mem[desc+4*int(producer&uint32(o.Buffers-1)):], rand.Uint32N(2*MaxFrame)>>rand.IntN(18))
@@ -95,7 +95,10 @@ func attack(mem []byte, o Options, dir int) {
 		ne.PutUint64(mem[control+offRxSleep+128*rand.IntN(2):], rand.Uint64())
 	case 4:
 		ne.PutUint32(mem[desc+4*rand.IntN(o.Buffers):], rand.Uint32()>>rand.IntN(32))
-	case 5:
+	case 5: // a long frame of which only the beginning is there
+		ne.PutUint32(mem[desc+4*int(producer&uint32(o.Buffers-1)):], MaxFrame)
+		ne.PutUint32(mem[control+offProducer:], producer+1)
+	case 6:
 		mem[data+rand.IntN(o.laneSize())] = byte(rand.Int())
 	}
 }

@@ -39,6 +39,17 @@ func (l *lane) copyOut(b []byte, off int) {
 	}
 }
 
+// pieces returns the n bytes from offset off on, in two pieces if they go on at
+// the start. off may be past the end.
+func (l *lane) pieces(off, n int) (a, b []byte) {
+	off &= len(l.data) - 1
+	if end := off + n; end <= len(l.data) {
+		return l.data[off:end:end], nil
+	}
+	rest := n - (len(l.data) - off)
+	return l.data[off:], l.data[:rest:rest]
+}
+
 // chainLen returns how many buffers of 1<<shift bytes n bytes take. n is at
 // most VnetHdrLen+MaxFrame.
 func chainLen(n uint32, shift uint8) uint32 { return (n + 1<<shift - 1) >> shift }

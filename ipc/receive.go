@@ -22,39 +22,89 @@ type rxSide struct {
 // Receive stores up to len(batch) waiting frames in batch, without blocking or
 // allocating, and returns their number. Each is a virtio_net_hdr and the
 // Ethernet frame, in memory of this process, and valid until Release.
-func (e *End) Receive(batch [][]byte) (int, error) {
-	r := &e.rx
-	n, total := 0, 0
-	known, err := e.waiting()
-	for ; n < len(batch) && known; n++ {
-		f, bad := r.ring.peek()
-		if bad != nil {
-			err = e.fail(bad, &r.breaches)
+func (e *End) Receive(batch [][]byte) (n int, err error) {
+	if err := e.look(); err != nil {
+		return 0, err
+	}
+	total := 0
+	for ; n < len(batch); n++ {
+		f, ok := e.next()
+		if !ok {
 			break
 		}
-		batch[n] = r.copy(f.off, int(f.n))
-		r.ring.advance(f)
+		batch[n] = e.rx.copy(f.off, int(f.n))
 		total += int(f.n)
-		known = r.ring.known() > 0
 	}
-	r.count(n, total)
-	if n > 0 {
-		return n, nil // an error that stays comes again
-	}
-	return 0, err
+	return e.received(n, total)
 }
 
-// waiting says whether there are frames in the ring.
-func (e *End) waiting() (bool, error) {
+// View is a received frame of which only the beginning has been copied.
+type View struct {
+	// Head is in memory of this process: the virtio_net_hdr and the beginning
+	// of the frame.
+	Head []byte
+	// Tail is the rest, in order. It lies in the ring, where the peer may change
+	// it at any time: give it to Transmit or copy it, never look at it.
+	Tail [2][]byte
+}
+
+// ReceiveViews is Receive for forwarders, which look at the first head bytes of
+// a frame at most (virtio_net_hdr not counted) and copy the others only once.
+// Head and Tail are valid until Release.
+func (e *End) ReceiveViews(batch []View, head int) (n int, err error) {
+	if err := e.look(); err != nil {
+		return 0, err
+	}
+	r, total := &e.rx, 0
+	for ; n < len(batch); n++ {
+		f, ok := e.next()
+		if !ok {
+			break
+		}
+		k := min(VnetHdrLen+max(head, 0), int(f.n))
+		v := &batch[n]
+		v.Head = r.copy(f.off, k)
+		v.Tail[0], v.Tail[1] = r.ring.pieces(f.off+k, int(f.n)-k)
+		total += int(f.n)
+	}
+	return e.received(n, total)
+}
+
+// look looks for new frames, once a batch.
+func (e *End) look() error {
 	if err := e.Err(); err != nil {
-		return false, err
+		return err
 	}
-	// One look a batch: frames that are known of already are left first only if
-	// the last batch was too short for them.
 	if bad := e.rx.ring.look(); bad != nil {
-		return false, e.fail(bad, &e.rx.breaches)
+		return e.fail(bad, &e.rx.breaches)
 	}
-	return e.rx.ring.known() > 0, nil
+	return nil
+}
+
+// next takes the next frame, if there is one and it is right.
+func (e *End) next() (f chain, ok bool) {
+	r := &e.rx
+	if r.ring.known() == 0 {
+		return chain{}, false
+	}
+	f, bad := r.ring.peek()
+	if bad != nil {
+		_ = e.fail(bad, &r.breaches)
+		return chain{}, false
+	}
+	r.ring.advance(f)
+	return f, true
+}
+
+// received counts n frames of total bytes. What has come before an error is
+// delivered first: the error stays.
+func (e *End) received(n, total int) (int, error) {
+	if n == 0 {
+		return 0, e.Err()
+	}
+	e.rx.packets.Add(uint64(n))
+	e.rx.bytes.Add(uint64(total - n*VnetHdrLen))
+	return n, nil
 }
 
 // copy returns a private copy of n bytes from offset off on.
@@ -63,13 +113,6 @@ func (r *rxSide) copy(off, n int) []byte {
 	r.ring.copyOut(b, off)
 	r.used += (n + copyAlign - 1) &^ (copyAlign - 1)
 	return b
-}
-
-func (r *rxSide) count(packets, total int) {
-	if packets > 0 {
-		r.packets.Add(uint64(packets))
-		r.bytes.Add(uint64(total - packets*VnetHdrLen))
-	}
 }
 
 // Release gives the buffers of all frames received so far back to the
