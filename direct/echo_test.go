@@ -52,6 +52,9 @@ func TestEchoEverySize(t *testing.T) {
 		require.Equal(t, mac, d.MAC())
 		require.Equal(t, 1500, d.MTU())
 		require.Empty(t, d.Mode().Warnings)
+		if l := up(nil, nicName).Attrs(); l.Promisc == 0 {
+			require.NotZero(t, allMulticast(t, l.Index), "IPv6 needs multicast")
+		}
 		s := newStation(t, peerName)
 		for n := 14; n <= 1514; n++ {
 			echo(t, d.Queues()[0], s, mac, peer, n)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
@@ -60,6 +61,27 @@ func up(t testing.TB, name string) netlink.Link {
 	l, err = netlink.LinkByName(name)
 	require.NoError(t, err)
 	return l
+}
+
+// allMulticast returns how many users have a NIC receive all multicast
+// (IFLA_ALLMULTI); its flags only show whether an administrator has.
+func allMulticast(t testing.TB, index int) uint32 {
+	t.Helper()
+	request := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	info := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	info.Index = int32(index)
+	request.AddData(info)
+	messages, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	require.NoError(t, err)
+	attrs, err := nl.ParseRouteAttr(messages[0][unix.SizeofIfInfomsg:])
+	require.NoError(t, err)
+	for _, a := range attrs {
+		if a.Attr.Type == unix.IFLA_ALLMULTI {
+			return binary.NativeEndian.Uint32(a.Value)
+		}
+	}
+	require.Fail(t, "the kernel does not tell IFLA_ALLMULTI")
+	return 0
 }
 
 func persistentTAP(t testing.TB, name string) {

@@ -42,10 +42,7 @@ func hold(driver string) {
 		os.Exit(1)
 	}
 	fmt.Println("holding")
-	for err == nil {
-		err = d.Queues()[0].Wait()
-	}
-	fmt.Println(err)
+	fmt.Println(waitUntilError(d.Queues()[0]))
 	os.Exit(2)
 }
 
@@ -120,9 +117,9 @@ func requireNothingLeft(t *testing.T) {
 	links, err := netlink.LinkList()
 	require.NoError(t, err)
 	for _, l := range links {
-		t.Log(l.Type(), *l.Attrs())
 		require.NotEqual(t, "macvtap", l.Type())
 		if l.Attrs().Name == nicName {
+			require.Zero(t, allMulticast(t, l.Attrs().Index), "still receives all multicast")
 			require.False(t, l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached, "an XDP program is left")
 		}
 	}
@@ -135,6 +132,7 @@ func TestCloseFreesEverything(t *testing.T) {
 		for range 5 {
 			d := open(t, direct.Options{NIC: nicName, Driver: driver, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 7}})
 			require.Equal(t, "02:00:00:00:00:07", d.MAC().String())
+			require.NotZero(t, up(nil, nicName).Attrs().Promisc, "receives for any address")
 			require.NoError(t, d.Close())
 			require.NoError(t, d.Close(), "again")
 			requireNothingLeft(t)
@@ -183,11 +181,7 @@ func TestCloseWhileWaiting(t *testing.T) {
 			waiting.Add(1)
 			go func() {
 				waiting.Done()
-				err := error(nil)
-				for err == nil { // other frames may come
-					err = q.Wait()
-				}
-				ended <- err
+				ended <- waitUntilError(q)
 			}()
 		}
 		waiting.Wait()
@@ -205,6 +199,20 @@ func TestCloseWhileWaiting(t *testing.T) {
 		require.ErrorIs(t, q.Transmit(nil, [][]byte{make([]byte, 60)}), net.ErrClosed)
 		require.NoError(t, q.Flush(), "nothing is queued")
 	})
+}
+
+// waitUntilError waits, and throws away frames that come.
+func waitUntilError(q direct.Queue) error {
+	batch := make([][]byte, 8)
+	for {
+		if err := q.Wait(); err != nil {
+			return err
+		}
+		if _, err := q.Receive(batch); err != nil {
+			return err
+		}
+		q.Release()
+	}
 }
 
 // TestCloseUnderLoad closes while both sides work, as often as it takes to meet
@@ -353,11 +361,7 @@ func TestNICVanishes(t *testing.T) {
 		ended := make(chan error, 2)
 		for _, q := range d.Queues() {
 			go func() {
-				err := error(nil)
-				for err == nil {
-					err = q.Wait()
-				}
-				ended <- err
+				ended <- waitUntilError(q)
 			}()
 		}
 		require.NoError(t, netlink.LinkDel(up(t, peerName)))

@@ -19,7 +19,7 @@ type Device struct {
 	watch    *nic.Watch
 	channels *channels
 	program  *program
-	promisc  int // packet socket that keeps the NIC promiscuous, or -1
+	members  int // packet socket that says what the NIC receives, or -1
 	queues   []nic.Queue
 	own      []*Queue
 	mac      net.HardwareAddr
@@ -30,7 +30,7 @@ type Device struct {
 // Open drives the NIC of l, which it takes over: Close, or an error, closes l.
 // It must run in the NIC's network namespace.
 func Open(ctx context.Context, l *nic.Link, o nic.Options) (*Device, error) {
-	d := &Device{link: l, promisc: -1, mac: o.MAC}
+	d := &Device{link: l, members: -1, mac: o.MAC}
 	if err := d.open(ctx, o); err != nil {
 		_ = d.Close()
 		return nil, err
@@ -109,24 +109,30 @@ func (d *Device) detach() {
 	}
 }
 
-// address makes the NIC receive for the MAC that was asked for. A packet
-// socket holds the setting, so that it ends with the process.
-func (d *Device) address() error {
+// address makes the NIC receive what is meant for the instance: all multicast,
+// for a driver passes on only groups that the host's kernel has joined, and
+// IPv6 finds no neighbours without; and every address, if d.mac is not the
+// NIC's own. A packet socket holds both settings, so that they end with the
+// process.
+func (d *Device) address() (err error) {
 	own := d.link.Attrs().HardwareAddr
 	if d.mac == nil {
 		d.mac = own
 	}
-	if bytes.Equal(d.mac, own) {
-		return nil
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	d.members, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nic.Denied(err, "open a packet socket", "CAP_NET_RAW")
 	}
-	d.promisc = fd
-	err = unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
-		&unix.PacketMreq{Ifindex: int32(d.link.Attrs().Index), Type: unix.PACKET_MR_PROMISC})
-	return nic.Denied(err, "make "+d.link.Name()+" promiscuous", "CAP_NET_ADMIN")
+	if err := d.join(unix.PACKET_MR_ALLMULTI); err != nil || bytes.Equal(d.mac, own) {
+		return err
+	}
+	return d.join(unix.PACKET_MR_PROMISC)
+}
+
+func (d *Device) join(membership uint16) error {
+	err := unix.SetsockoptPacketMreq(d.members, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
+		&unix.PacketMreq{Ifindex: int32(d.link.Attrs().Index), Type: membership})
+	return nic.Denied(err, "change what "+d.link.Name()+" receives", "CAP_NET_ADMIN")
 }
 
 // Queues implements nic.Device.
@@ -181,8 +187,8 @@ func (d *Device) close() {
 	if d.program != nil {
 		d.program.close()
 	}
-	if d.promisc >= 0 {
-		_ = unix.Close(d.promisc)
+	if d.members >= 0 {
+		_ = unix.Close(d.members)
 	}
 	if d.channels != nil {
 		d.channels.close()
