@@ -44,7 +44,8 @@ type View struct {
 	// of the frame.
 	Head []byte
 	// Tail is the rest, in order. It lies in the ring, where the peer may change
-	// it at any time: give it to Transmit or copy it, never look at it.
+	// it at any time: give it to Transmit or copy it, never look at it. It does
+	// not keep the End, and with it the memory, from being collected.
 	Tail [2][]byte
 }
 
