@@ -192,11 +192,11 @@ func stamp(gen uint32) Word {
 
 // FuzzLookup looks endpoints up in memory that no monitor has written.
 func FuzzLookup(f *testing.F) {
-	good := newWords(Geometry{Shared: 1, Slots: 32})
-	f.Add(toBytes(good.slots), []byte("0123456789abcdef"), uint8(0), uint16(80))
+	f.Add(toBytes(newWords(Geometry{Shared: 1, Slots: 32}).slots), []byte("0123456789abcdef"), uint8(0), uint16(80))
 	f.Add(slices.Repeat([]byte{0xff}, 33*slotSize), slices.Repeat([]byte{0xff}, 16), uint8(255), uint16(65535))
+	w := newWords(Geometry{Shared: 1, Slots: 32})
 	f.Fuzz(func(t *testing.T, mem, addr []byte, proto uint8, port uint16) {
-		w := newWords(Geometry{Shared: 1, Slots: 32})
+		clear(w.slots)
 		for i := range min(len(mem)/8, len(w.slots)) {
 			w.slots[i] = binary.NativeEndian.Uint64(mem[i*8:])
 		}
