@@ -20,10 +20,10 @@ all: build
 deps: ## Debian packages that tests and demo need; does nothing when they are there
 	./scripts/deps.sh
 
-# -T: below 0x60000000 is where programs lie that execute in junction_run's own
-# address space (libos/engine).
+# The link address and the heap's base keep junction_run's own memory away from
+# where programs lie that execute in its address space (libos/engine).
 build: ## static binaries in bin/
-	$(GO) build -trimpath -ldflags '-s -w -T 0x60001000 -X main.version=$(VERSION)' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
+	GOEXPERIMENT=norandomizedheapbase64 $(GO) build -trimpath -ldflags '-s -w -T 0x60001000 -X main.version=$(VERSION)' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
 
 run: deps build ## the main job: servers in an instance on its own NIC queues, clients outside
 	$(BIN)/junction_bench demo --junction-run $(BIN)/junction_run

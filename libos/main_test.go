@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"junction/libos/netstack"
 )
@@ -224,6 +225,30 @@ func TestStdioOffset(t *testing.T) {
 	content, err := os.ReadFile(out.Name())
 	require.NoError(t, err)
 	require.Equal(t, "before\none\ntwo\nthree\nafter\n", string(content))
+}
+
+// TestSharedStderr: the libOS's log and the program's output in one file do not
+// overwrite each other.
+func TestSharedStderr(t *testing.T) {
+	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+	require.NoError(t, err)
+	defer out.Close()
+	cmd := child(t, Options{Strace: true, Argv: []string{"sh", "-c", "for i in 1 2 3 4 5; do echo line-$i-end; done; /bin/echo last-end >&2"}})
+	cmd.Stdout, cmd.Stderr = out, out
+	require.NoError(t, cmd.Run())
+	fmt.Fprintln(out, "after")
+	content, err := os.ReadFile(out.Name())
+	require.NoError(t, err)
+	for _, line := range []string{"line-1-end\n", "line-5-end\n", "last-end\n", "\nafter\n"} {
+		require.Contains(t, string(content), line)
+	}
+	require.NotContains(t, string(content), "\x00")
+	for _, line := range strings.Split(strings.TrimSpace(string(content)), "\n") {
+		require.Regexp(t, `^(time=|line-\d-end$|last-end$|after$)`, line)
+	}
+	flags, err := unix.FcntlInt(out.Fd(), unix.F_GETFL, 0)
+	require.NoError(t, err)
+	require.Zero(t, flags&unix.O_APPEND)
 }
 
 func TestPipes(t *testing.T) {

@@ -26,6 +26,8 @@ type stdio struct {
 type importedFile struct {
 	host *os.File
 	fd   *vfs.FileDescription
+	// flags are the host file's status flags before it was made to append.
+	flags int
 }
 
 // importStdio imports duplicates of host files; nil entries stay closed.
@@ -40,7 +42,9 @@ func importStdio(ctx context.Context, k *kernel.Kernel, files [3]*os.File, uid a
 		fd := s.find(f)
 		if fd == nil {
 			var err error
-			if fd, err = s.importFile(ctx, k, f, n, uid, gid); err != nil {
+			// The libOS's own log may go to standard error too.
+			shared := files[2] != nil && sameFile(f, files[2])
+			if fd, err = s.importFile(ctx, k, f, n, shared, uid, gid); err != nil {
 				s.release(ctx)
 				return nil, fmt.Errorf("importing descriptor %d (%s): %w", n, f.Name(), err)
 			}
@@ -63,8 +67,19 @@ func (s *stdio) find(f *os.File) *vfs.FileDescription {
 	return nil
 }
 
-// importFile makes a file of the instance out of a duplicate of f.
-func (s *stdio) importFile(ctx context.Context, k *kernel.Kernel, f *os.File, n int, uid auth.KUID, gid auth.KGID) (*vfs.FileDescription, error) {
+// importFile makes a file of the instance out of a duplicate of f. A regular
+// file that both the program and this process write to is made to append while
+// the instance runs: inside and outside each have an offset of their own.
+func (s *stdio) importFile(ctx context.Context, k *kernel.Kernel, f *os.File, n int, shared bool, uid auth.KUID, gid auth.KGID) (*vfs.FileDescription, error) {
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	if err != nil {
+		return nil, err
+	}
+	if shared && isRegular(f) {
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFL, flags|unix.O_APPEND); err != nil {
+			return nil, err
+		}
+	}
 	hostFD, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, err
@@ -92,22 +107,32 @@ func (s *stdio) importFile(ctx context.Context, k *kernel.Kernel, f *os.File, n 
 	if isTTY && s.tty == nil {
 		s.tty = fd.Impl().(*host.TTYFileDescription)
 	}
-	s.imported = append(s.imported, importedFile{f, fd})
+	s.imported = append(s.imported, importedFile{f, fd, flags})
 	return fd, nil
 }
 
-// finish leaves the host files' offsets where the program left its own, so
-// that the next writer to a redirected output continues there.
+// finish moves the host files' offsets on to where the program left its own,
+// so that the next reader or writer of a redirected file continues there.
 func (s *stdio) finish(ctx context.Context) {
 	for _, i := range s.imported {
-		var st unix.Stat_t
-		if unix.Fstat(int(i.host.Fd()), &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		if !isRegular(i.host) {
 			continue
 		}
-		if offset, err := i.fd.Seek(ctx, 0, linux.SEEK_CUR); err == nil {
-			unix.Seek(int(i.host.Fd()), offset, unix.SEEK_SET)
+		fd := int(i.host.Fd())
+		unix.FcntlInt(i.host.Fd(), unix.F_SETFL, i.flags)
+		outside, err := unix.Seek(fd, 0, unix.SEEK_CUR)
+		if err != nil {
+			continue
+		}
+		if inside, err := i.fd.Seek(ctx, 0, linux.SEEK_CUR); err == nil && inside > outside {
+			unix.Seek(fd, inside, unix.SEEK_SET)
 		}
 	}
+}
+
+func isRegular(f *os.File) bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(f.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
 func (s *stdio) release(ctx context.Context) {

@@ -20,9 +20,13 @@ const maxUserAddress = 0x5500_0000_0000
 // below, at 0x400000, is where programs that are not position independent belong.
 const minHostText = 0x6000_0000
 
-// heapReserve is how far above its first mapping the Go heap is expected to
-// grow, in bytes. The heap's arenas are placed one after the other.
-const heapReserve = 64 << 30
+// The Go heap's arenas are placed one after the other from heapBase up, as far
+// as heapReserve bytes. At a random base, as Go chooses otherwise, it could lie
+// where a program has been loaded already.
+const (
+	heapBase    = 0xc0_0000_0000
+	heapReserve = 64 << 30
+)
 
 // Bounds of the host binary's text, and the end of the programs' addresses,
 // for sigHandler.
@@ -54,13 +58,16 @@ func findHostRanges() error {
 		if start >= maxUserAddress {
 			continue
 		}
-		if start < 4<<30 {
+		switch {
+		case start < 4<<30:
 			addHostRange(start, end)
 			if perms == "r-xp" {
 				hostTextLow, hostTextHigh = uintptr(start), uintptr(end)
 			}
-		} else {
-			addHostRange(start, max(end, start+heapReserve))
+		case start < heapBase || end > heapBase+heapReserve:
+			return fmt.Errorf("the host binary has memory at %#x, where programs belong: build it with GOEXPERIMENT=norandomizedheapbase64", start)
+		default:
+			addHostRange(heapBase, heapBase+heapReserve)
 		}
 	}
 	if hostTextLow == 0 {
