@@ -62,22 +62,24 @@ func setUp() (dir string, err error) {
 		return dir, err
 	}
 	guest = filepath.Join(dir, "guest")
-	if err := build(guest, "junction/test/e2e/guest"); err != nil {
+	if err := tool("go", "build", "-o", guest, "junction/test/e2e/guest"); err != nil {
 		return dir, err
 	}
 	if junctionRun = os.Getenv("JUNCTION_RUN"); junctionRun != "" {
 		junctionRun, err = filepath.Abs(junctionRun)
 		return dir, err
 	}
+	// By the Makefile, which knows how it must be linked.
 	junctionRun = filepath.Join(dir, "junction_run")
-	return dir, build(junctionRun, "junction/cmd/junction_run")
+	return dir, tool("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS=junction_run")
 }
 
-func build(binary, pkg string) error {
-	c := exec.Command("go", "build", "-o", binary, pkg)
+// tool runs a build tool.
+func tool(name string, args ...string) error {
+	c := exec.Command(name, args...)
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build %s: %w\n%s", pkg, err, out)
+		return fmt.Errorf("%s: %w\n%s", c, err, out)
 	}
 	return nil
 }
