@@ -17,7 +17,7 @@ func checkInvariants(t require.TestingT, m *Map, view *table.View) {
 	inSets, bits := 0, 0
 	for a, s := range m.spaces {
 		require.Equal(t, a, s.addr)
-		w := view.Address(a)
+		w := view.Address(table.KeyOf(a))
 		require.Equal(t, m.mirror.Slots[s.slot].Word, w)
 		if s.owner != nil {
 			require.Equal(t, table.Dedicated, w.Kind())
@@ -48,7 +48,7 @@ func checkPorts(t require.TestingT, m *Map, view *table.View) int {
 			require.Equal(t, at, p.at)
 			require.Same(t, p, p.space.ports[p.proto].get(p.number))
 			require.Same(t, p.space, m.spaces[p.space.addr])
-			w := view.Lookup(p.space.addr, p.proto, p.number)
+			w := view.Lookup(table.KeyOf(p.space.addr), p.proto, p.number)
 			require.Equal(t, uint32(id), w.Owner())
 			if p.space.owner == nil {
 				require.Equal(t, table.NewWord(table.Port, p.mode, uint32(id), w.Generation()), w)

@@ -158,7 +158,7 @@ func TestLeaveFreesAll(t *testing.T) {
 		require.Empty(t, m.instances)
 		require.Len(t, m.spaces, 1)
 		for p := range uint32(1 << 16) {
-			require.Zero(t, view.Lookup(one[0], table.TCP, uint16(p)).Owner())
+			require.Zero(t, view.Lookup(table.KeyOf(one[0]), table.TCP, uint16(p)).Owner())
 		}
 	}
 }

@@ -356,7 +356,7 @@ func (m *model) check(t *rapid.T, view *table.View) {
 	for _, proto := range worldProtos {
 		for _, a := range worldAddrs {
 			for _, p := range worldPorts {
-				w := view.Lookup(a, proto, p)
+				w := view.Lookup(table.KeyOf(a), proto, p)
 				kind, owner, mode := m.expected(endpoint{proto, a, p})
 				if want := table.NewWord(kind, mode, uint32(owner), w.Generation()); w != want {
 					t.Fatalf("%v %v %d: %v, not %v", proto, a, p, w, want)

@@ -136,7 +136,7 @@ func (s *script) command(name string, a *args) (string, error) {
 		return "ok", s.m.Advance(a.duration(0))
 	case "lookup":
 		proto, ep := a.proto(), a.endpoint()
-		return s.view.Lookup(ep.Addr(), proto, ep.Port()).String(), nil
+		return s.view.Lookup(table.KeyOf(ep.Addr()), proto, ep.Port()).String(), nil
 	}
 	return s.instanceCommand(name, Instance(a.number(32)), a)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 )
 
@@ -80,9 +81,29 @@ type Key [2]uint64
 
 // KeyOf is the key of an address. IPv4 and its form in IPv6 are the same.
 func KeyOf(a netip.Addr) Key {
+	if a.Is4() {
+		b := a.As4()
+		return Key4(&b)
+	}
 	b := a.As16()
+	return Key16(&b)
+}
+
+// Key4 is the key of an IPv4 address as a packet has it.
+func Key4(b *[4]byte) Key {
+	return Key{0, mapped4 | uint64(binary.NativeEndian.Uint32(b[:]))<<shift4}
+}
+
+// Key16 is the key of an IPv6 address as a packet has it.
+func Key16(b *[16]byte) Key {
 	return Key{binary.NativeEndian.Uint64(b[:8]), binary.NativeEndian.Uint64(b[8:])}
 }
+
+// Where an IPv4 address stands in a word in the host's byte order: behind 0:ffff.
+var (
+	mapped4 = binary.NativeEndian.Uint64([]byte{2: 0xff, 3: 0xff, 7: 0})
+	shift4  = bits.TrailingZeros64(binary.NativeEndian.Uint64([]byte{4: 0xff, 5: 0xff, 6: 0xff, 7: 0xff}))
+)
 
 // Addr is the address of a key, IPv4 in its own form.
 func (k Key) Addr() netip.Addr {
@@ -93,9 +114,9 @@ func (k Key) Addr() netip.Addr {
 }
 
 // Probe is the number, from 0, of the i-th slot in which k may be.
-func (g Geometry) Probe(k Key, i uint32) uint32 {
-	return (uint32(mix(mix(k[0]^g.HashSeed)^k[1])) + i) & (g.Slots - 1)
-}
+func (g *Geometry) Probe(k Key, i uint32) uint32 { return (g.hash(k) + i) & (g.Slots - 1) }
+
+func (g *Geometry) hash(k Key) uint32 { return uint32(mix(mix(k[0]^g.HashSeed) ^ k[1])) }
 
 // mix is the finalizer of splitmix64 (Steele, Lea, Flood, OOPSLA 2014): every
 // bit of x bears on every bit of the result.

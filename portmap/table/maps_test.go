@@ -72,8 +72,8 @@ func TestTakeOver(t *testing.T) {
 		defer w.Close()
 		now := viewOf(t, w)
 		w.Apply([]Change{{Index: PortIndex(1, UDP, 65535), Word: NewWord(Port, Direct, 8, 4)}})
-		require.Equal(t, NewWord(Port, Direct, 8, 4), now.Lookup(a, UDP, 65535))
-		require.Equal(t, NewWord(Port, Direct, 7, 3), old.Lookup(a, UDP, 65535), "the view of the first is what it was")
+		require.Equal(t, NewWord(Port, Direct, 8, 4), now.Lookup(KeyOf(a), UDP, 65535))
+		require.Equal(t, NewWord(Port, Direct, 7, 3), old.Lookup(KeyOf(a), UDP, 65535), "the view of the first is what it was")
 
 		require.NoError(t, second.Unpin())
 		_, err = LoadMaps(dir)

@@ -2,7 +2,6 @@ package table
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -66,13 +65,13 @@ func readGeometry(f *os.File) (Geometry, error) {
 // Lookup finds the word that decides about the endpoint of the given local
 // address and port (host byte order): the port's, or a dedicated address's. Its
 // owner is 0 if the endpoint is nobody's.
-func (v *View) Lookup(a netip.Addr, proto Proto, port uint16) Word {
-	return v.table.lookup(a, proto, port)
+func (v *View) Lookup(local Key, proto Proto, port uint16) Word {
+	return v.table.lookup(local, proto, port)
 }
 
 // Address finds an address's own word, for what has no ports: its kind is
 // Shared, Dedicated, or Free if the address is none of the table's.
-func (v *View) Address(a netip.Addr) Word { return v.table.address(KeyOf(a)) }
+func (v *View) Address(local Key) Word { return v.table.address(local) }
 
 // Geometry is the sizes of the table.
 func (v *View) Geometry() Geometry { return v.table.Geometry }

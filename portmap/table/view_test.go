@@ -31,8 +31,8 @@ func viewOf(t testing.TB, w *Writer) *View {
 func TestViewSeesWhatIsWritten(t *testing.T) {
 	w, v := newPair(t, small)
 	shared, dedicated := netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("fd00::1")
-	require.Zero(t, v.Lookup(shared, TCP, 80))
-	require.Zero(t, v.Address(shared))
+	require.Zero(t, v.Lookup(KeyOf(shared), TCP, 80))
+	require.Zero(t, v.Address(KeyOf(shared)))
 	sharedWord, port, own := NewWord(Shared, Server, 1, 1), NewWord(Port, Direct, 7, 1), NewWord(Dedicated, Server, 9, 1)
 	w.Apply([]Change{
 		{Slot: true, Index: small.Probe(KeyOf(shared), 0), Key: KeyOf(shared), Word: sharedWord},
@@ -40,13 +40,13 @@ func TestViewSeesWhatIsWritten(t *testing.T) {
 		{Index: PortIndex(1, UDP, 53), Word: port},
 	})
 	require.Equal(t, small, v.Geometry())
-	require.Equal(t, sharedWord, v.Address(shared))
-	require.Equal(t, port, v.Lookup(shared, UDP, 53))
-	require.Equal(t, port, v.Lookup(netip.MustParseAddr("::ffff:198.18.0.1"), UDP, 53))
-	require.Zero(t, v.Lookup(shared, TCP, 53))
-	require.Zero(t, v.Lookup(shared, Protos, 53))
-	require.Equal(t, own, v.Lookup(dedicated, TCP, 1))
-	require.Zero(t, testing.AllocsPerRun(100, func() { v.Lookup(shared, UDP, 53) }))
+	require.Equal(t, sharedWord, v.Address(KeyOf(shared)))
+	require.Equal(t, port, v.Lookup(KeyOf(shared), UDP, 53))
+	require.Equal(t, port, v.Lookup(KeyOf(netip.MustParseAddr("::ffff:198.18.0.1")), UDP, 53))
+	require.Zero(t, v.Lookup(KeyOf(shared), TCP, 53))
+	require.Zero(t, v.Lookup(KeyOf(shared), Protos, 53))
+	require.Equal(t, own, v.Lookup(KeyOf(dedicated), TCP, 1))
+	require.Zero(t, testing.AllocsPerRun(100, func() { v.Lookup(KeyOf(shared), UDP, 53) }))
 }
 
 func TestViewOutlivesTheWriter(t *testing.T) {
@@ -56,7 +56,7 @@ func TestViewOutlivesTheWriter(t *testing.T) {
 	a := netip.MustParseAddr("198.18.0.1")
 	w.Apply([]Change{{Slot: true, Index: small.Probe(KeyOf(a), 0), Key: KeyOf(a), Word: NewWord(Dedicated, Server, 4, 1)}})
 	require.NoError(t, w.Close())
-	require.Equal(t, uint32(4), v.Lookup(a, TCP, 1).Owner())
+	require.Equal(t, uint32(4), v.Lookup(KeyOf(a), TCP, 1).Owner())
 }
 
 // TestOpenViewRefuses: whatever file somebody passes, no mapping of it may

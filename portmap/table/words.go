@@ -1,9 +1,6 @@
 package table
 
-import (
-	"net/netip"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // Change is one store to the table.
 type Change struct {
@@ -49,8 +46,9 @@ func (t *words) slot(i uint32) *[slotWords]uint64 {
 
 // address finds an address's word; Free if the table does not have it.
 func (t *words) address(k Key) Word {
+	h := t.hash(k)
 	for i := range uint32(ProbeWindow) {
-		switch w, here := t.slotWord(t.Probe(k, i), k); {
+		switch w, here := t.slotWord((h+i)&(t.Geometry.Slots-1), k); {
 		case here:
 			return w
 		case w == 0: // never used: the address is in no later slot
@@ -81,8 +79,8 @@ func (t *words) slotWord(i uint32, k Key) (Word, bool) {
 const maxRereads = 1 << 10
 
 // lookup finds the word that decides about an endpoint.
-func (t *words) lookup(a netip.Addr, proto Proto, port uint16) Word {
-	w := t.address(KeyOf(a))
+func (t *words) lookup(k Key, proto Proto, port uint16) Word {
+	w := t.address(k)
 	if w.Kind() != Shared {
 		return w
 	}

@@ -139,7 +139,7 @@ func TestXDPReadsTheSameWords(t *testing.T) {
 		}
 		for range 20 {
 			a, proto, p := rapid.SampledFrom(all).Draw(t, "addr"), Proto(rapid.IntRange(0, 1).Draw(t, "proto")), port.Draw(t, "port")
-			want := v.Lookup(a, proto, p)
+			want := v.Lookup(KeyOf(a), proto, p)
 			require.Equal(t, want, ask(t, prog, a, proto, p))
 			found[want.Kind()]++
 		}
