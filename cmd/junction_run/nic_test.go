@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 
+	"junction/direct"
 	"junction/internal/lab"
 )
 
@@ -103,14 +104,14 @@ func TestCheck(t *testing.T) {
 		return netlink.LinkSetDown(nic)
 	}))
 	var r struct {
-		Schema       int
-		Kernel       string
-		Processors   int
-		Engines      []string
-		Capabilities map[string]bool
-		NICs         []string
-		NIC          struct{ Driver, Attach string }
-		NICError     string `json:"nic_error"`
+		Schema     int
+		Kernel     string
+		Processors int
+		Engines    []string
+		Privileges map[string]bool
+		AFXDP      direct.Offer
+		NICs       []string
+		NIC        direct.NICReport
 	}
 	stdout, stderr, code := inLab(t, l, "--check", "--json", "--nic", lab.ServerNIC, "--driver", "afxdp")
 	require.Equal(t, 0, code, stderr)
@@ -118,23 +119,24 @@ func TestCheck(t *testing.T) {
 	require.Equal(t, 1, r.Schema)
 	require.NotEmpty(t, r.Kernel)
 	require.Positive(t, r.Processors)
-	require.Equal(t, []string{"systrap"}, r.Engines)
-	require.Equal(t, map[string]bool{"CAP_NET_ADMIN": true, "CAP_NET_RAW": true, "CAP_BPF": true}, r.Capabilities)
+	require.Equal(t, []string{"inproc", "systrap"}, r.Engines)
+	require.True(t, r.Privileges["CAP_NET_ADMIN"])
+	require.True(t, r.AFXDP.Available, r.AFXDP.Reason)
 	require.Equal(t, []string{lab.ServerNIC}, r.NICs)
-	require.Equal(t, "afxdp", r.NIC.Driver)
-	require.Equal(t, "native", r.NIC.Attach)
+	require.True(t, r.NIC.Usable.Available, r.NIC.Usable.Reason)
+	require.True(t, r.NIC.NativeXDP)
 	require.NoError(t, l.Server.Do(func() (err error) { nic, err = netlink.LinkByName(lab.ServerNIC); return err }))
 	require.Zero(t, nic.Attrs().Flags&net.FlagUp, "the NIC is left as it was")
 
 	stdout, stderr, code = inLab(t, l, "--check", "--json", "--nic", "none", "--driver", "afxdp")
 	require.Equal(t, 1, code)
 	require.NoError(t, json.Unmarshal([]byte(stdout), &r), stdout)
-	require.Contains(t, r.NICError, "--nic none: no such NIC")
+	require.Contains(t, r.NIC.Usable.Reason, "no such NIC")
 	require.Contains(t, stderr, `{"error":"--nic none: no such NIC`)
 
 	stdout, _, code = process(t, asNobody, "--check")
 	require.Equal(t, 0, code)
-	require.Regexp(t, `capabilities.CAP_NET_RAW +false`, stdout)
+	require.Regexp(t, `privileges.CAP_NET_RAW +false`, stdout)
 }
 
 func TestStatisticsAddUp(t *testing.T) {

@@ -21,9 +21,14 @@ var enums = map[string][]string{
 	"stats":     {"text", "json"},
 }
 
+// Engines lists the engines that --engine may name.
+func Engines() []string {
+	return slices.DeleteFunc(slices.Clone(enums["engine"]), func(s string) bool { return s == "auto" })
+}
+
 // notYet are words that a later version will take, and what to use until then.
 var notYet = map[string]string{
-	"mode server":   "this version has no network server; use --mode direct --nic IF",
+	"mode server": "this version has no network server; use --mode direct --nic IF",
 }
 
 // flags holds what the flags say; each is checked by itself while it is parsed.
