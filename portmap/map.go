@@ -114,13 +114,6 @@ type port struct {
 	users  []users // none: kept by Restore until its owner binds it again or settles
 }
 
-// users counts the sockets of one class on a port. There are few classes, so
-// a conflict is found without looking at each socket.
-type users struct {
-	class
-	n int
-}
-
 // acquire makes inst the owner of a port that nobody owns.
 func (m *Map) acquire(s *space, proto table.Proto, number uint16, inst *instance) *port {
 	p := &port{space: s, proto: proto, number: number, owner: inst, at: len(inst.ports), mode: inst.lease.Mode}

@@ -3,7 +3,6 @@ package portmap
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,22 +53,6 @@ type socket struct {
 
 	until time.Duration // end of TIME_WAIT
 	seq   uint64        // order among equal ends
-}
-
-// class is what decides whether a socket can share a port with another.
-type class struct {
-	reuseAddr, reusePort, listening, waiting bool
-	uid                                      uint32
-}
-
-// sharesWith tells whether a socket may join one that has its port already.
-// This is inet_csk_bind_conflict of Linux with a port given (relax), of which
-// udp_lib_lport_inuse is the case without listening and waiting.
-func (c class) sharesWith(other class) bool {
-	if c.reuseAddr && other.reuseAddr && !other.listening {
-		return true
-	}
-	return c.reusePort && other.reusePort && (other.waiting || c.uid == other.uid)
 }
 
 // Bind gives a socket a port on one or all of the instance's addresses, and
@@ -127,10 +110,6 @@ func (i *instance) admits(r Request) error {
 		return failure(unix.ENOBUFS, "it has %d sockets", i.lease.MaxSockets)
 	}
 	return nil
-}
-
-func (o SocketOptions) class() class {
-	return class{reuseAddr: o.ReuseAddr, reusePort: o.ReusePort, uid: o.UID}
 }
 
 // covered returns those of the instance's addresses that a bind to a includes.
@@ -226,25 +205,6 @@ func (m *Map) Listen(id Instance, sock Socket, listening bool) error {
 	return nil
 }
 
-// admitted tells whether the socket may share its ports with their other users.
-func (s *socket) admitted() bool {
-	ok := true
-	for _, p := range s.ports {
-		p.exit(s.class)
-		ok = ok && p.admits(s.class)
-		p.enter(s.class)
-	}
-	return ok
-}
-
-func (s *socket) become(c class) {
-	for _, p := range s.ports {
-		p.exit(s.class)
-		p.enter(c)
-	}
-	s.class = c
-}
-
 func (m *Map) socket(id Instance, sock Socket) (*socket, error) {
 	inst, err := m.get(id)
 	if err != nil {
@@ -293,28 +253,4 @@ func (m *Map) leavePorts(s *socket) {
 			m.release(p)
 		}
 	}
-}
-
-// admits tells whether a socket of the class may join the port's users.
-func (p *port) admits(c class) bool {
-	return !slices.ContainsFunc(p.users, func(u users) bool { return !c.sharesWith(u.class) })
-}
-
-func (p *port) enter(c class) {
-	if i := p.find(c); i >= 0 {
-		p.users[i].n++
-		return
-	}
-	p.users = append(p.users, users{c, 1})
-}
-
-func (p *port) exit(c class) {
-	i := p.find(c)
-	if p.users[i].n--; p.users[i].n == 0 {
-		p.users = slices.Delete(p.users, i, i+1)
-	}
-}
-
-func (p *port) find(c class) int {
-	return slices.IndexFunc(p.users, func(u users) bool { return u.class == c })
 }
