@@ -106,20 +106,8 @@ func (q *Queue) Wait() error {
 	if err := q.dev.watch.Err(); err != nil {
 		return err
 	}
-	q.rxPoll[1] = unix.PollFd{Fd: int32(q.fd), Events: unix.POLLIN}
-	fds := q.rxPoll[:2]
-	if q.first {
-		q.rxPoll[2] = unix.PollFd{Fd: int32(q.dev.watch.FD()), Events: unix.POLLIN}
-		fds = q.rxPoll[:3]
-	}
 	q.syscalls.Add(1)
-	if err := q.life.WaitRX(fds); err != nil {
-		return err
-	}
-	if len(fds) == 3 && fds[2].Revents != 0 {
-		return q.dev.watch.Check(q.dev.queues)
-	}
-	return q.dev.watch.Err()
+	return q.life.WaitFrames(&q.rxPoll, q.fd, q.dev.watch, q.first, q.dev.queues)
 }
 
 // Wake implements nic.Queue.

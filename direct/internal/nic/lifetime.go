@@ -61,6 +61,25 @@ func (l *Lifetime) WaitRX(fds []unix.PollFd) error {
 	return l.wait(func() error { return l.park.wait(l.rx, fds) })
 }
 
+// WaitFrames is WaitRX for a queue whose frames come through fd. A queue with
+// checks also waits for news of its NIC: it looks after all queues of w's NIC.
+// It uses polls for itself.
+func (l *Lifetime) WaitFrames(polls *[3]unix.PollFd, fd int, w *Watch, checks bool, queues []Queue) error {
+	polls[1] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	fds := polls[:2]
+	if checks {
+		polls[2] = unix.PollFd{Fd: int32(w.FD()), Events: unix.POLLIN}
+		fds = polls[:3]
+	}
+	if err := l.WaitRX(fds); err != nil {
+		return err
+	}
+	if checks && polls[2].Revents != 0 {
+		return w.Check(queues)
+	}
+	return w.Err()
+}
+
 // WaitTX blocks until one of fds[1:] is ready (ppoll(2)), or Wake or Close is
 // called. It uses fds[0] for itself.
 func (l *Lifetime) WaitTX(fds []unix.PollFd) error {
