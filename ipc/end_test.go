@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // TestEveryLength passes frames of every length class through a memfd, both
@@ -232,6 +233,78 @@ func TestTransmitWaitWants(t *testing.T) {
 	b.Release()
 	require.False(t, a.TxPrepareWait())
 	require.NoError(t, a.Transmit(nil, long))
+}
+
+// TestOneRingForASleep: a producer rings once, however often it flushes, and not
+// for a consumer that is awake.
+func TestOneRingForASleep(t *testing.T) {
+	_, tx, rx := ends(t, small)
+	frame := [][]byte{make([]byte, 60)}
+	require.NoError(t, errors.Join(tx.Transmit(nil, frame), tx.Flush()))
+	require.Zero(t, tx.Stats().Rings)
+	require.False(t, rx.RxPrepareWait(), "a frame waits")
+	_, err := rx.Receive(make([][]byte, 1))
+	require.NoError(t, err)
+	for sleep := range 3 {
+		require.True(t, rx.RxPrepareWait())
+		for range 4 {
+			require.NoError(t, errors.Join(tx.Transmit(nil, frame), tx.Flush()))
+			require.Equal(t, uint64(sleep+1), tx.Stats().Rings)
+		}
+		fds := []unix.PollFd{{Fd: int32(rx.RxFD()), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		require.NoError(t, err)
+		require.Equal(t, 1, n, "the descriptor is readable")
+		require.NoError(t, rx.RxFinishWait())
+		n, err = unix.Poll(fds, 0)
+		require.NoError(t, err)
+		require.Zero(t, n, "no ring is left over")
+		got, err := rx.Receive(make([][]byte, 8))
+		require.NoError(t, err)
+		require.Equal(t, 4, got)
+		rx.Release()
+	}
+}
+
+// TestSuccessorRings: a process that died after publishing and before ringing
+// has its sleeping peer woken by its successor.
+func TestSuccessorRings(t *testing.T) {
+	p, tx, rx := ends(t, small)
+	woken := make(chan error, 1)
+	go func() { woken <- rx.Wait() }()
+	for rx.Stats().RxSleeps == 0 {
+		runtime.Gosched()
+	}
+	require.NoError(t, tx.Transmit(nil, [][]byte{make([]byte, 60)}))
+	tx.tx.ring.publish()
+	require.NoError(t, tx.Close())
+	again, err := p.Attach(ServerSide)
+	require.NoError(t, err)
+	defer again.Close()
+	require.NoError(t, <-woken)
+	n, err := rx.Receive(make([][]byte, 1))
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+}
+
+// TestBreachEndsBothWays: a breach in one direction ends a wait in the other.
+func TestBreachEndsBothWays(t *testing.T) {
+	_, e, peer := ends(t, small)
+	for e.Transmit(nil, [][]byte{make([]byte, MaxFrame)}) == nil {
+	}
+	require.NoError(t, e.TransmitWait(), "the peer has rung when it came")
+	waited := make(chan error, 1)
+	go func() { waited <- e.TransmitWait() }()
+	for e.Stats().TxSleeps < 2 {
+		runtime.Gosched()
+	}
+	peer.tx.ring.producer.Store(5000)
+	_, err := e.Receive(make([][]byte, 1))
+	require.ErrorIs(t, err, ErrPeer)
+	require.ErrorIs(t, <-waited, ErrPeer)
+	require.ErrorIs(t, e.Transmit(nil, [][]byte{make([]byte, 60)}), ErrPeer)
+	require.Equal(t, uint64(1), e.Stats().Breaches["bad_producer_index"])
+	require.NotZero(t, e.Stats().Drops["tx_unflushed"])
 }
 
 // TestWakeAndClose: Wake ends one wait of each side, now or the next; Close ends

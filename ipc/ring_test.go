@@ -157,3 +157,14 @@ func TestHostileDescriptors(t *testing.T) {
 		}
 	})
 }
+
+// TestChainLen: no buffer more than needed, at the bounds of each.
+func TestChainLen(t *testing.T) {
+	for shift := uint8(6); shift <= 12; shift++ {
+		for k := uint32(1); k<<shift <= VnetHdrLen+MaxFrame; k++ {
+			require.Equal(t, k, chainLen(k<<shift-1, shift))
+			require.Equal(t, k, chainLen(k<<shift, shift))
+			require.Equal(t, k+1, chainLen(k<<shift+1, shift))
+		}
+	}
+}
