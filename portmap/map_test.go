@@ -163,6 +163,30 @@ func TestLeaveFreesAll(t *testing.T) {
 	}
 }
 
+// TestUsersOfAPortAreFew: an instance with ever more users cannot make a port's
+// list long; sockets of users that are there are welcome.
+func TestUsersOfAPortAreFew(t *testing.T) {
+	m := newMap1(t, Options{})
+	r := Request{Addr: one[0], Port: 80, Options: SocketOptions{ReuseAddr: true, ReusePort: true}}
+	for i := range 2 * maxClasses {
+		r.Socket, r.Options.UID = Socket(i), uint32(i)
+		_, err := m.Bind(1, r)
+		if i < maxClasses {
+			require.NoError(t, err)
+		} else {
+			require.ErrorIs(t, err, unix.ENOBUFS)
+		}
+	}
+	r.Options.UID = 0
+	_, err := m.Bind(1, r)
+	require.NoError(t, err)
+	for i := range maxClasses {
+		require.NoError(t, m.Close(1, Socket(i), time.Second))
+	}
+	require.Len(t, m.Ports(), 1)
+	require.Len(t, m.spaces[one[0]].ports[table.TCP].get(80).users, 2, "who waits is of no user")
+}
+
 // TestRestoreRefuses: each change to a table makes it no table of these Options.
 func TestRestoreRefuses(t *testing.T) {
 	o := Options{Shared: addrs("198.18.0.1", "fd00::1"), Slots: 64}

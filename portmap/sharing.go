@@ -19,8 +19,16 @@ func (c class) sharesWith(other class) bool {
 }
 
 func (o SocketOptions) class() class {
-	return class{reuseAddr: o.ReuseAddr, reusePort: o.ReusePort, uid: o.UID}
+	c := class{reuseAddr: o.ReuseAddr, reusePort: o.ReusePort}
+	if o.ReusePort { // else the user does not matter
+		c.uid = o.UID
+	}
+	return c
 }
+
+// maxClasses bounds the classes, in fact users with SO_REUSEPORT, that may
+// bind to one port, lest an instance make the monitor search long lists.
+const maxClasses = 64
 
 // users counts the sockets of one class on a port. There are few classes, so
 // a conflict is found without looking at each socket.
@@ -48,6 +56,9 @@ func (p *port) exit(c class) {
 		p.users = slices.Delete(p.users, i, i+1)
 	}
 }
+
+// full tells whether the class would be one too many.
+func (p *port) full(c class) bool { return len(p.users) >= maxClasses && p.find(c) < 0 }
 
 func (p *port) find(c class) int {
 	return slices.IndexFunc(p.users, func(u users) bool { return u.class == c })

@@ -165,8 +165,10 @@ func (m *Map) take(spaces []*space, s *socket) error {
 	i := s.owner
 	fresh := 0
 	for _, sp := range spaces {
-		if sp.ports[s.proto].get(s.number) == nil {
+		if p := sp.ports[s.proto].get(s.number); p == nil {
 			fresh++
+		} else if p.full(s.class) {
+			return failure(unix.ENOBUFS, "too many users share it")
 		}
 	}
 	if limit := i.lease.MaxPorts; limit != 0 && len(i.ports)+fresh > limit {
@@ -235,7 +237,7 @@ func (m *Map) Close(id Instance, sock Socket, timeWait time.Duration) error {
 		return nil
 	}
 	c := s.class
-	c.listening, c.waiting = false, true
+	c.listening, c.waiting, c.uid = false, true, 0 // whose it was does not matter any more
 	s.become(c)
 	s.owner.waiting++
 	s.until = m.now + min(timeWait, m.opt.MaxTimeWait)
