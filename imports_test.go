@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	"internal/monitor": {"ipc", "portmap", "direct", "netserver", "switch", "coresched"},
 	"internal/lab":     {},
 	"internal/config":  {},
-	"internal/bench":   {"internal/lab"},
+	"internal/bench":   {"internal/lab", "direct", "switch", "libos"},
 	"cmd":              {"*"},
 	"test":             {"internal/lab", "internal/config"},
 }

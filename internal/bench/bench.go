@@ -56,7 +56,10 @@ func Names() []string {
 
 // benchmarks lists all cases.
 func benchmarks(o Options) []benchmark {
-	ours := func(driver string, spin time.Duration) System { return Junction{o.JunctionRun, driver, spin} }
+	ours := func(driver string, spin time.Duration) System { return Junction{o.JunctionRun, driver, spin, ""} }
+	inproc := func(driver string, spin time.Duration) System {
+		return Junction{o.JunctionRun, driver, spin, "inproc"}
+	}
 	base := []System{Native{}}
 	if o.Runsc != "" {
 		base = append(base, Runsc{o.Runsc})
@@ -64,11 +67,11 @@ func benchmarks(o Options) []benchmark {
 	with := func(more ...System) []System { return append(base[:len(base):len(base)], more...) }
 	afxdp, spinning, tap := ours("afxdp", 0), ours("afxdp", Spin), ours("tap", 0)
 	return []benchmark{
-		{"startup", "time from exec to the program's first system call, and to the end of /bin/true", with(ours("", 0), afxdp), runStartup},
-		{"memory", "an idle program with its instance: all processes, one instance and each of several", with(ours("", 0), afxdp), runMemory},
-		{"redis", "redis-server, redis-benchmark with 1 and 50 connections, and 50 pipelining 16 requests", with(afxdp, spinning, tap), runRedis},
-		{"udp", "round trip of 64-byte datagrams, one at a time, blocking client", with(NativeSpin{}, afxdp, spinning, tap), runUDP},
-		{"bulk", "one TCP connection of iperf3, to the server and from it", with(afxdp, tap), runBulk},
+		{"startup", "time from exec to the program's first system call, and to the end of /bin/true", with(ours("", 0), afxdp, inproc("", 0), inproc("afxdp", 0)), runStartup},
+		{"memory", "an idle program with its instance: all processes, one instance and each of several", with(ours("", 0), afxdp, inproc("", 0), inproc("afxdp", 0)), runMemory},
+		{"redis", "redis-server, redis-benchmark with 1 and 50 connections, and 50 pipelining 16 requests", with(afxdp, spinning, tap, inproc("afxdp", 0), inproc("afxdp", Spin)), runRedis},
+		{"udp", "round trip of 64-byte datagrams, one at a time, blocking client", with(NativeSpin{}, afxdp, spinning, tap, inproc("afxdp", 0), inproc("afxdp", Spin)), runUDP},
+		{"bulk", "one TCP connection of iperf3, to the server and from it", with(afxdp, tap, inproc("afxdp", 0), inproc("tap", 0)), runBulk},
 	}
 }
 

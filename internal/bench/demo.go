@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -25,14 +26,16 @@ type DemoOptions struct {
 
 // Demo is what RunDemo has seen.
 type Demo struct {
-	Mode string // of the instances: what was really in use
-	Rows []DemoRow
+	Systems []string // the last one is native
+	Modes   []string // of the instances: what was really in use
+	Rows    []DemoRow
 }
 
-// DemoRow is one load, on an instance and on the same server native.
+// DemoRow is one load, on an instance under each engine and on the same server native.
 type DemoRow struct {
-	Load             string
-	Junction, Native clients.Result
+	Load string
+	// Results are those of Demo.Systems.
+	Results []clients.Result
 }
 
 // demoLoad is a server and what is done to it.
@@ -51,9 +54,13 @@ type demoClient struct {
 // RunDemo runs the demonstration: each server in an instance and native, in turn,
 // on one veth.
 func RunDemo(ctx context.Context, o DemoOptions) (*Demo, error) {
-	ours := Junction{o.JunctionRun, o.Driver, o.Spin}
 	d := &Demo{}
-	b := benchmark{name: "demo", systems: []System{ours, Native{}}, run: func(ctx context.Context, r *runner) error {
+	systems := []System{
+		Junction{o.JunctionRun, o.Driver, o.Spin, "systrap"},
+		Junction{o.JunctionRun, o.Driver, o.Spin, "inproc"},
+		Native{},
+	}
+	b := benchmark{name: "demo", systems: systems, run: func(ctx context.Context, r *runner) error {
 		for _, load := range demoLoads {
 			if err := d.show(ctx, r, load); err != nil {
 				return fmt.Errorf("%s: %w", load.name, err)
@@ -63,7 +70,12 @@ func RunDemo(ctx context.Context, o DemoOptions) (*Demo, error) {
 	}}
 	c := (&Report{}).newCase(b.name, "")
 	err := runCase(ctx, Options{Quick: o.Quick, Progress: o.Progress}, c, b, pinning{-1, -1})
-	d.Mode = c.Modes[ours.Name()]
+	for _, s := range systems {
+		d.Systems = append(d.Systems, s.Name())
+		if s != (Native{}) {
+			d.Modes = append(d.Modes, c.Modes[s.Name()])
+		}
+	}
 	return d, err
 }
 
@@ -83,11 +95,7 @@ func (d *Demo) show(ctx context.Context, r *runner, load demoLoad) error {
 					return err
 				}
 				rows[i].Load = c.name
-				if sys == (Native{}) {
-					rows[i].Native = result
-				} else {
-					rows[i].Junction = result
-				}
+				rows[i].Results = append(rows[i].Results, result)
 			}
 			return nil
 		})
@@ -172,17 +180,20 @@ func (d *Demo) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "load\tserver\trequests\terrors\trequests/s\tp50 ms\tp99 ms\tratio\t")
 	for _, r := range d.Rows {
-		ratioTo := 0.0
-		if r.Native.PerSecond > 0 {
-			ratioTo = r.Junction.PerSecond / r.Native.PerSecond
+		load, native := r.Load, r.Results[len(r.Results)-1]
+		for i, result := range r.Results {
+			ratioTo := 0.0
+			if native.PerSecond > 0 {
+				ratioTo = result.PerSecond / native.PerSecond
+			}
+			writeDemoRow(t, load, d.Systems[i], result, ratio(ratioTo))
+			load = ""
 		}
-		writeDemoRow(t, r.Load, "junction", r.Junction, ratio(ratioTo))
-		writeDemoRow(t, "", "native", r.Native, "1.00")
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nThe instances ran in mode: %s.\nratio: requests/s by native's.\n", d.Mode)
+	_, err := fmt.Fprintf(w, "\nThe instances ran in mode:\n  %s\nratio: requests/s by native's.\n", strings.Join(d.Modes, "\n  "))
 	return err
 }
 

@@ -38,22 +38,35 @@ func buildProgram(t *testing.T, folder, pkg string) string {
 	return path
 }
 
+// buildJunctionRun builds it by the Makefile, which knows how it must be linked.
+func buildJunctionRun(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	out, err := exec.Command("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS=junction_run").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return filepath.Join(dir, "junction_run")
+}
+
 // The demonstration as make run shows it, only shorter.
 func TestDemo(t *testing.T) {
 	d, err := RunDemo(context.Background(), DemoOptions{
-		JunctionRun: buildProgram(t, "../..", "./cmd/junction_run"), Driver: "afxdp", Spin: Spin, Quick: true,
+		JunctionRun: buildJunctionRun(t), Driver: "afxdp", Spin: Spin, Quick: true,
 		Progress: func(what string) { t.Log(what) },
 	})
 	require.NoError(t, err)
 	require.Len(t, d.Rows, 3)
 	for _, row := range d.Rows {
-		require.Positive(t, row.Junction.Requests, row.Load)
-		require.Positive(t, row.Junction.PerSecond, row.Load)
-		require.Zero(t, row.Junction.Errors, row.Load)
-		require.Zero(t, row.Native.Errors, row.Load)
-		require.Positive(t, row.Native.PerSecond, row.Load)
+		require.Len(t, row.Results, len(d.Systems))
+		for _, result := range row.Results {
+			require.Positive(t, result.Requests, row.Load)
+			require.Positive(t, result.PerSecond, row.Load)
+			require.Zero(t, result.Errors, row.Load)
+		}
 	}
-	require.Contains(t, d.Mode, "direct, systrap, afxdp, native")
+	require.Equal(t, []string{"junction-afxdp-spin-systrap", "junction-afxdp-spin-inproc", "native"}, d.Systems)
+	require.Len(t, d.Modes, 2)
+	require.Contains(t, d.Modes[0], "direct, systrap, afxdp, native")
+	require.Contains(t, d.Modes[1], "direct, inproc, afxdp, native")
 	var b bytes.Buffer
 	require.NoError(t, d.WriteTable(&b))
 	require.Contains(t, b.String(), "redis GET")
@@ -66,7 +79,7 @@ func TestRunAllSystems(t *testing.T) {
 		t.Skip("-short: building runsc takes a minute")
 	}
 	r, err := Run(context.Background(), Options{
-		JunctionRun: buildProgram(t, "../..", "./cmd/junction_run"),
+		JunctionRun: buildJunctionRun(t),
 		Runsc:       buildProgram(t, "runsc", "gvisor.dev/gvisor/runsc"),
 		Quick:       true, Only: "startup", Progress: func(what string) { t.Log(what) },
 	})

@@ -20,21 +20,30 @@ type Junction struct {
 	Driver string
 	// Spin is how long the instance looks for packets before it sleeps.
 	Spin time.Duration
+	// Engine executes the program; empty is junction_run's default.
+	Engine string
 }
 
 // Name implements System.
 func (j Junction) Name() string {
-	switch {
-	case j.Driver == "":
-		return "junction-none"
-	case j.Spin > 0:
-		return "junction-" + j.Driver + "-spin"
+	name := "junction-none"
+	if j.Driver != "" {
+		name = "junction-" + j.Driver
 	}
-	return "junction-" + j.Driver
+	if j.Spin > 0 {
+		name += "-spin"
+	}
+	if j.Engine != "" {
+		name += "-" + j.Engine
+	}
+	return name
 }
 
 func (j Junction) prepare(_ *lab.Lab, p Program) (*plan, error) {
 	argv := []string{j.Path}
+	if j.Engine != "" {
+		argv = append(argv, "--engine", j.Engine)
+	}
 	if p.Report {
 		argv = append(argv, "--stats=json")
 	}
