@@ -125,10 +125,11 @@ func TestMillionWakeups(t *testing.T) {
 	go func() { done <- echo(far, total, true) }()
 	require.NoError(t, pingPong(near, total))
 	require.NoError(t, <-done)
-	sleeps := near.Stats().RxSleeps + far.Stats().RxSleeps
-	t.Logf("%d sleeps, %d rings", sleeps, near.Stats().Rings+far.Stats().Rings)
-	require.Greater(t, sleeps, uint64(total)/2, "hardly anybody slept: nothing was tested")
-	require.LessOrEqual(t, near.Stats().Rings+far.Stats().Rings, sleeps, "one ring for a sleep")
+	n, f := near.Stats(), far.Stats()
+	t.Logf("%d sleeps, %d rings", n.RxSleeps+f.RxSleeps, n.Rings+f.Rings)
+	require.Greater(t, n.Rings+f.Rings, uint64(total), "hardly anybody was asleep: nothing was tested")
+	require.LessOrEqual(t, n.Rings, f.RxSleeps)
+	require.LessOrEqual(t, f.Rings, n.RxSleeps)
 }
 
 func pingPong(e *End, total int) error {

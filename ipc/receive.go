@@ -154,8 +154,8 @@ func (e *End) RxPrepareWait() bool {
 	}
 	r := &e.rx
 	r.sleep.asleep()
+	r.sleeps.Add(1)
 	if r.ring.idle() {
-		r.sleeps.Add(1)
 		return true
 	}
 	r.sleep.awake()

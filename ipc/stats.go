@@ -14,10 +14,12 @@ type Stats struct {
 	RxBytes   uint64 `json:"rx_bytes"`
 	TxPackets uint64 `json:"tx_packets"`
 	TxBytes   uint64 `json:"tx_bytes"`
-	// RxSleeps and TxSleeps count the announcements of sleep.
+	// RxSleeps and TxSleeps count the announcements of sleep, also those taken
+	// back because there was something after all.
 	RxSleeps uint64 `json:"rx_sleeps"`
 	TxSleeps uint64 `json:"tx_sleeps"`
-	// Rings counts how often the other side was asleep and has been woken.
+	// Rings counts how often the other side has been rung for: once for each of
+	// its announcements at most.
 	Rings uint64 `json:"rings"`
 	// Breaches counts what the other side wrote and no honest one does.
 	Breaches map[string]uint64 `json:"breaches"`

@@ -110,8 +110,8 @@ func (e *End) TxPrepareWait() bool {
 	}
 	t := &e.tx
 	t.sleep.asleep()
+	t.sleeps.Add(1)
 	if t.ring.worthWaiting() {
-		t.sleeps.Add(1)
 		return true
 	}
 	t.sleep.awake()

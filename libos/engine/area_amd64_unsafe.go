@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -79,11 +80,32 @@ func ownArea() *area {
 	return a
 }
 
-// checkLayout compares area with area.h.
+// checkLayout compares area with area.h, and what run_amd64.s relies on.
 func checkLayout() error {
 	var a area
-	if unsafe.Offsetof(a.selector) != 64 || unsafe.Offsetof(a.trap) != 120 || unsafe.Sizeof(a) > 1024 {
-		return fmt.Errorf("the layout of the thread's area differs from area.h")
+	for field, offsets := range map[string][2]uintptr{
+		"hostFS":   {unsafe.Offsetof(a.hostFS), 8},
+		"hostSP":   {unsafe.Offsetof(a.hostSP), 16},
+		"hostBP":   {unsafe.Offsetof(a.hostBP), 24},
+		"regs":     {unsafe.Offsetof(a.regs), 32},
+		"fp":       {unsafe.Offsetof(a.fp), 40},
+		"fpSize":   {unsafe.Offsetof(a.fpSize), 48},
+		"rip":      {unsafe.Offsetof(a.rip), 56},
+		"selector": {unsafe.Offsetof(a.selector), 64},
+		"stop":     {unsafe.Offsetof(a.stop), 72},
+		"xmask":    {unsafe.Offsetof(a.xmask), 80},
+		"signo":    {unsafe.Offsetof(a.signo), 88},
+		"code":     {unsafe.Offsetof(a.code), 96},
+		"addr":     {unsafe.Offsetof(a.addr), 104},
+		"err":      {unsafe.Offsetof(a.err), 112},
+		"trap":     {unsafe.Offsetof(a.trap), 120},
+	} {
+		if offsets[0] != offsets[1] {
+			return fmt.Errorf("%s of the thread's area lies at %d, in area.h at %d", field, offsets[0], offsets[1])
+		}
+	}
+	if unsafe.Sizeof(a) > areaSize/4 || programEnd != maxUserAddress {
+		return errors.New("the thread's area reaches into its scratch stack, or programEnd is wrong")
 	}
 	return nil
 }
