@@ -42,7 +42,7 @@ fuzz: ## each fuzz target for FUZZTIME
 	./scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
 bench: deps build build/runsc ## benchmarks: table, build/bench.json, build/bench.png
-	$(GO) test -run '^$$' -bench . -benchmem ./direct/... ./switch/... ./libos/netstack ./internal/lab/impair
+	$(GO) test -run '^$$' -bench . -benchmem ./direct/... ./switch/... ./ipc ./portmap/... ./libos/netstack ./internal/lab/impair
 	$(BIN)/junction_bench run --junction-run $(BIN)/junction_run --runsc build/runsc \
 		--json build/bench.json --plot build/bench.png --date "$$(date -I)"
 

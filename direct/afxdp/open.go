@@ -14,7 +14,7 @@ import (
 // Sizes of a queue in chunks. Each ring has room for all chunks that can be in
 // it, so that none is ever full.
 const (
-	rxChunks = 1024
+	rxChunks = 2048
 	txChunks = 512
 
 	smallChunk = 2048
