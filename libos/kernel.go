@@ -5,11 +5,13 @@ import (
 	"os"
 	"sync"
 
+	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/memutil"
 	"gvisor.dev/gvisor/pkg/rand"
 	"gvisor.dev/gvisor/pkg/ring0"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/host"
+	"gvisor.dev/gvisor/pkg/sentry/fsimpl/tmpfs"
 	"gvisor.dev/gvisor/pkg/sentry/inet"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
@@ -45,9 +47,25 @@ var initProcess = sync.OnceValue(func() error {
 	if err := usage.Init(); err != nil {
 		return fmt.Errorf("setting up memory accounting: %w", err)
 	}
+	if err := showHostMemory(); err != nil {
+		return err
+	}
 	installSIGPIPE()
 	return sighandling.IgnoreChildStop()
 })
+
+// showHostMemory makes programs see as much memory as this machine has:
+// without it they would see 2 GiB, and size their heaps by it.
+func showHostMemory() error {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return fmt.Errorf("reading the size of memory: %w", err)
+	}
+	total := uint64(info.Totalram) * uint64(info.Unit)
+	usage.MinimumTotalMemoryBytes, usage.MaximumTotalMemoryBytes = total, total
+	tmpfs.SetTotalHostMem(total)
+	return nil
+}
 
 // newKernel makes the Sentry kernel, without file systems or programs.
 func newKernel(opts *Options) (*kernel.Kernel, error) {

@@ -259,6 +259,16 @@ func TestPipes(t *testing.T) {
 	require.ElementsMatch(t, []string{"1", "2", "a", "b"}, strings.Fields(string(out)))
 }
 
+// TestMachine: a program sees the processors and the memory of the machine, and
+// the processors that it is given.
+func TestMachine(t *testing.T) {
+	var info unix.Sysinfo_t
+	require.NoError(t, unix.Sysinfo(&info))
+	kib := uint64(info.Totalram) * uint64(info.Unit) / 1024
+	out := sh(t, Options{Name: "somehost", Kthreads: 1}, "awk '/MemTotal/{print $2}' /proc/meminfo; nproc; hostname")
+	require.Equal(t, fmt.Sprintf("%d\n1\nsomehost\n", kib), out)
+}
+
 func TestTracing(t *testing.T) {
 	require.Contains(t, sh(t, Options{Strace: true}, "cat /etc/hostname"), "/etc/hostname")
 	sh(t, Options{CountSyscalls: true}, "true")
