@@ -101,7 +101,7 @@ func TestUnreadableFolder(t *testing.T) {
 		launch(t, c, c).requireError(1, secret, "permission denied")
 	}
 	// The program's own lack of it is the program's affair.
-	_, stderr, code := run(t, []string{"--uid", "1234", "--gid", "1234"}, "ls", secret)
+	_, stderr, code := run(t, []string{"--cwd", "/", "--uid", "1234", "--gid", "1234"}, "ls", secret)
 	require.Equal(t, 2, code)
 	require.Contains(t, stderr, "Permission denied")
 }

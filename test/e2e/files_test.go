@@ -71,7 +71,7 @@ func TestReadWriteOwner(t *testing.T) {
 	eachEngine(t, func(t *testing.T, engine string) {
 		dir := workDir(t)
 		require.NoError(t, os.Chmod(dir, 0o777))
-		mustRun(t, isolated(engine, "--rw", dir, "--uid", "1234", "--gid", "4321"), "sh", "-c", `umask 027; echo x > "$1/f"`, "-", dir)
+		mustRun(t, isolated(engine, "--rw", dir, "--cwd", "/", "--uid", "1234", "--gid", "4321"), "sh", "-c", `umask 027; echo x > "$1/f"`, "-", dir)
 		st, err := os.Stat(filepath.Join(dir, "f"))
 		require.NoError(t, err)
 		owner := st.Sys().(*syscall.Stat_t)
