@@ -24,6 +24,9 @@ var colours = []color.RGBA{
 	{R: 86, G: 180, B: 233, A: 255},
 }
 
+// shapes tell apart systems that share a colour.
+var shapes = []draw.GlyphDrawer{draw.CircleGlyph{}, draw.PyramidGlyph{}, draw.BoxGlyph{}}
+
 // row is one metric of one case in the picture.
 type row struct {
 	label  string
@@ -97,7 +100,7 @@ func addDots(p *plot.Plot, rows []row) error {
 			return err
 		}
 		scatter.GlyphStyle = draw.GlyphStyle{
-			Color: colours[i%len(colours)], Radius: vg.Points(4), Shape: draw.CircleGlyph{},
+			Color: colours[i%len(colours)], Radius: vg.Points(4), Shape: shapes[i/len(colours)%len(shapes)],
 		}
 		p.Add(scatter)
 		p.Legend.Add(system, scatter)
