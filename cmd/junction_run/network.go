@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	sentry "gvisor.dev/gvisor/pkg/sentry/socket/netstack"
+
 	"junction/cmd/junction_run/internal/cli"
 	"junction/direct"
 	"junction/libos/netstack"
@@ -105,7 +107,8 @@ func deviceError(ctx context.Context, nic string, err error) error {
 }
 
 func netstackOptions(s *cli.Settings, link *modeswitch.Endpoint) netstack.Options {
-	o := netstack.Options{Link: link, Addresses: s.Prefixes, Gateways: s.Gateways, MTU: s.MTU}
+	// The counters are those that the libOS shows in /proc/net.
+	o := netstack.Options{Link: link, Addresses: s.Prefixes, Gateways: s.Gateways, MTU: s.MTU, Stats: sentry.Metrics}
 	for _, n := range s.Neighbours {
 		o.Neighbors = append(o.Neighbors, netstack.Neighbor{IP: n.Addr, MAC: n.MAC})
 	}
