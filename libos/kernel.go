@@ -85,12 +85,16 @@ func newKernel(opts *Options) (*kernel.Kernel, error) {
 	params := kernel.NewVDSOParamPage(k.MemoryFile(), vdso.ParamPage.FileRange())
 	timekeeper.SetClocks(time.NewCalibratedClocks(), params)
 
+	network, err := opts.Network()
+	if err != nil {
+		return nil, err
+	}
 	users := auth.NewRootUserNamespace()
 	if err := k.Init(kernel.InitKernelArgs{
 		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
 		Timekeeper:           timekeeper,
 		RootUserNamespace:    users,
-		RootNetworkNamespace: inet.NewRootNamespace(netstack.NewStack(opts.Network, k.UniqueID()), &stackCreator{k}, users),
+		RootNetworkNamespace: inet.NewRootNamespace(netstack.NewStack(network, k.UniqueID()), &stackCreator{k}, users),
 		ApplicationCores:     uint(opts.Kthreads),
 		Vdso:                 vdso,
 		VdsoParams:           params,

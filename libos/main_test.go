@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"junction/libos/netstack"
 )
@@ -40,7 +41,7 @@ func runChild(spec string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	opts.Network = network.Stack()
+	opts.Network = func() (*stack.Stack, error) { return network.Stack(), nil }
 	opts.Stdio = [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
 	if opts.Strace {
 		opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))

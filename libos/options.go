@@ -46,8 +46,10 @@ type Options struct {
 	// Boot duplicates them; the caller keeps its own.
 	Stdio [3]*os.File
 
-	// Network is the instance's TCP/IP stack; the instance owns it from Boot on.
-	Network *stack.Stack
+	// Network returns the instance's TCP/IP stack, which the instance owns from
+	// then on. Boot calls it once, when it needs the stack: opening a NIC takes
+	// long enough to do it meanwhile. Boot fails with its error.
+	Network func() (*stack.Stack, error) `json:"-"`
 
 	// Kthreads is how many processors the program sees and uses at once. Default: those of the host's affinity mask.
 	Kthreads int

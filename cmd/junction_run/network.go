@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 
 	sentry "gvisor.dev/gvisor/pkg/sentry/socket/netstack"
 
@@ -24,6 +25,14 @@ type network struct {
 	device  direct.Device
 	capture *modeswitch.Capture
 	file    *os.File
+}
+
+// openInBackground begins to open the network and returns a function that
+// waits for the outcome, which is the same at each call.
+func openInBackground(ctx context.Context, s *cli.Settings, logger *slog.Logger) func() (*network, error) {
+	opened := sync.OnceValues(func() (*network, error) { return openNetwork(ctx, s, logger) })
+	go opened()
+	return opened
 }
 
 // openNetwork makes what s asks for. ctx ends a wait for the NIC.
