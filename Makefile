@@ -5,7 +5,6 @@
 GO       ?= go
 BIN      := bin
 COMMANDS := junction_run junction_bench
-VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 # Packages that boot the Sentry or drive whole programs run without the race
 # detector: the platform's assembly and the detector's memory map exclude each other.
 NORACE   := junction/libos junction/test/e2e junction/internal/bench
@@ -23,7 +22,7 @@ deps: ## Debian packages that tests and demo need; does nothing when they are th
 # The link address and the heap's base keep junction_run's own memory away from
 # where programs lie that execute in its address space (libos/engine).
 build: ## static binaries in bin/
-	GOEXPERIMENT=norandomizedheapbase64 $(GO) build -trimpath -ldflags '-s -w -T 0x60001000 -X main.version=$(VERSION)' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
+	GOEXPERIMENT=norandomizedheapbase64 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w -T 0x60001000' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
 
 run: deps build ## the main job: servers in an instance on its own NIC queues, clients outside
 	$(BIN)/junction_bench demo --junction-run $(BIN)/junction_run
