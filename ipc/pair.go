@@ -74,9 +74,6 @@ func newMemfd(name string) (int, error) {
 	return fd, err
 }
 
-// Options returns the sizes in use.
-func (p *Pair) Options() Options { return p.opts }
-
 // Files returns the descriptors of a side, as Attach wants them, for passing
 // to another process. They still belong to the Pair.
 func (p *Pair) Files(s Side) [FilesPerEnd]int {

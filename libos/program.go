@@ -55,7 +55,7 @@ func (f *finder) find(name string, env []string) (string, error) {
 	if firstErr != nil {
 		return "", firstErr
 	}
-	return "", fmt.Errorf("%s: %w in PATH of the instance", name, ErrNotFound)
+	return "", fmt.Errorf("%s: %w in PATH of the instance (give its path, or another PATH with --env)", name, ErrNotFound)
 }
 
 func (f *finder) abs(p string) string {

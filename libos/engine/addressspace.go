@@ -4,6 +4,7 @@ package engine
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/hostarch"
@@ -18,13 +19,9 @@ type addressSpace struct {
 	platform.NoAddressSpaceIO
 	p *Platform
 
-	// running is held for reading while threads execute in this process, and
-	// for writing to move the address space away.
-	running sync.RWMutex
-
 	mu sync.Mutex
-	// here: mapped in this process. +checklocks:mu, written with running held too
-	here bool
+	// here: mapped in this process. Written with mu and the slot's lock held.
+	here atomic.Bool
 	// stub is the address space on the second platform, once there is one. +checklocks:mu
 	stub platform.AddressSpace
 	// occupied: the host's ranges are taken in the program's memory manager. +checklocks:mu
@@ -36,7 +33,7 @@ func (as *addressSpace) MapFile(addr hostarch.Addr, f memmap.File, fr memmap.Fil
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	switch {
-	case as.here:
+	case as.here.Load():
 		return mapHere(addr, f, fr, at, precommit)
 	case as.stub != nil:
 		return as.stub.MapFile(addr, f, fr, at, precommit)
@@ -50,7 +47,7 @@ func (as *addressSpace) Unmap(addr hostarch.Addr, length uint64) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	switch {
-	case as.here:
+	case as.here.Load():
 		unmapHere(hostarch.AddrRange{Start: addr, End: addr + hostarch.Addr(length)})
 	case as.stub != nil:
 		as.stub.Unmap(addr, length)

@@ -53,9 +53,7 @@ func (c *switchContext) Switch(ctx context.Context, mm platform.MemoryManager, a
 	if err := as.occupy(ctx, mm); err != nil {
 		return nil, hostarch.NoAccess, err
 	}
-	as.running.RLock()
-	defer as.running.RUnlock()
-	if !as.here && !as.p.slot.enter(as) {
+	if !as.here.Load() && !as.p.slot.enter(as) {
 		return c.switchStub(ctx, as, mm, ac, cpu)
 	}
 	if c.stubAS != nil {

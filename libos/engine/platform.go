@@ -49,6 +49,9 @@ func New(opts platform.Options) (*Platform, error) {
 	if err := setUp(); err != nil {
 		return nil, fmt.Errorf("in-process engine: %w", err)
 	}
+	// The second platform's patched call sites lead into its own processes;
+	// a program that has them could not move into this one.
+	opts.DisableSyscallPatching = true
 	constructor, err := platform.Lookup(secondName)
 	if err != nil {
 		return nil, err

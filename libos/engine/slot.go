@@ -31,7 +31,7 @@ func (s *slot) enter(as *addressSpace) bool {
 	if as.stub != nil {
 		as.stub.Unmap(userRange.Start, uint64(userRange.Length()))
 	}
-	as.here = true
+	as.here.Store(true)
 	return true
 }
 
@@ -47,6 +47,6 @@ func (s *slot) leave(as *addressSpace) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	unmapHere(userRange)
-	as.here = false
+	as.here.Store(false)
 	s.owner = nil
 }

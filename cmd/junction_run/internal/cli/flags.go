@@ -92,7 +92,7 @@ func (f *flags) registerOutput(fs *pflag.FlagSet) {
 	option(fs, "log-level", "LEVEL", "least level of messages: debug, info, warn or error; default: warn", f.setLogLevel)
 	word(fs, &f.stats, "stats", "WORD", "print what was used and dropped to standard error at the end, as text or json")
 	fs.Lookup("stats").NoOptDefVal = "text"
-	fs.BoolVar(&f.check, "check", false, "print what this host offers, and how the NIC of --nic can be opened, then exit")
+	fs.BoolVar(&f.check, "check", false, "print what this host, and the NIC of --nic, offer, then exit")
 	fs.BoolVar(&f.json, "json", false, "print --check and errors as JSON")
 }
 
