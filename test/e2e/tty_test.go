@@ -108,15 +108,16 @@ func TestShell(t *testing.T) {
 		x.expect("24 80")
 		x.expect("prompt> ")
 
-		const sleep = "sh -c 'echo in-the-$((0))-foreground; exec sleep 1000'\r"
-		x.send(sleep)
+		// A built-in waits, as the Sentry's execve discards stop signals that race with it.
+		const wait = "sh -c 'echo in-the-$((0))-foreground; read line'\r"
+		x.send(wait)
 		x.expect("in-the-0-foreground")
 		x.send("\x03")
 		x.expect("prompt> ")
 		x.send("echo status $?\r")
 		x.expect("status 130")
 
-		x.send(sleep)
+		x.send(wait)
 		x.expect("in-the-0-foreground")
 		x.send("\x1a")
 		x.expect("Stopped")
