@@ -40,10 +40,12 @@ e2e: deps ## only the end-to-end tests
 fuzz: ## each fuzz target for FUZZTIME
 	./scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
-bench: deps build build/runsc ## benchmarks: table, build/bench.json, build/bench.png
+bench: deps build build/runsc ## benchmarks: tables; build/bench.json and micro.json, with .png
 	$(GO) test -run '^$$' -bench . -benchmem ./direct/... ./switch/... ./ipc ./portmap/... ./libos/netstack ./internal/lab/impair
 	$(BIN)/junction_bench run --junction-run $(BIN)/junction_run --runsc build/runsc \
 		--json build/bench.json --plot build/bench.png --date "$$(date -I)"
+	$(BIN)/junction_bench micro --junction-run $(BIN)/junction_run --runsc build/runsc \
+		--json build/micro.json --plot build/micro.png --date "$$(date -I)"
 
 build/runsc: internal/bench/runsc/go.mod ## gVisor's own runtime, of the version that libos uses
 	$(GO) build -C internal/bench/runsc -ldflags '-s -w' -o $(CURDIR)/$@ gvisor.dev/gvisor/runsc

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,23 +16,45 @@ import (
 type outputs struct{ json, plot string }
 
 func runCommand() *cobra.Command {
-	var o bench.Options
-	var out outputs
-	cmd := &cobra.Command{
+	return measureCommand(bench.Network, new(bench.Options), &cobra.Command{
 		Use:   "run",
 		Short: "Measure junction_run beside the same programs native and in runsc",
 		Long: `Run measures, in alternating rounds on one veth, and prints medians and ratios.
-Cases: ` + strings.Join(bench.Names(), ", ") + `.
+Cases: ` + strings.Join(bench.Network.Names(), ", ") + `.
 All of them take some 10 minutes, with --quick less than 2. Keep the machine quiet.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if !slices.ContainsFunc(bench.Names(), func(n string) bool { return strings.Contains(n, o.Only) }) {
-				return usageError{fmt.Errorf("--only %q: there are %s", o.Only, strings.Join(bench.Names(), ", "))}
-			}
-			if o.Rounds < 0 || o.Rounds > 1000 {
-				return usageError{fmt.Errorf("--rounds %d: accepted: 1 to 1000", o.Rounds)}
-			}
-			return measure(cmd, o, out)
-		},
+	})
+}
+
+func microCommand() *cobra.Command {
+	o := new(bench.Options)
+	cmd := measureCommand(bench.Micro, o, &cobra.Command{
+		Use:   "micro",
+		Short: "Measure system calls and computing in instances beside native and runsc",
+		Long: `Micro measures what single operations of the kernel cost under each engine, and
+whether a program that only computes does so as fast as native, in alternating
+rounds; it prints medians, ratios and which targets were met.
+Cases: ` + strings.Join(bench.Micro.Names(), ", ") + `.
+All of them take some 15 minutes, with --quick half a minute. Keep the machine quiet.`,
+	})
+	cmd.Flags().DurationVar(&o.Compute, "compute", 0, "how `long` each nbody computes; 0 is 10s, or a moment with --quick")
+	return cmd
+}
+
+// measureCommand gives cmd the flags and the work of measuring a suite.
+func measureCommand(suite bench.Suite, o *bench.Options, cmd *cobra.Command) *cobra.Command {
+	var out outputs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		names := suite.Names()
+		if !slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, o.Only) }) {
+			return usageError{fmt.Errorf("--only %q: there are %s", o.Only, strings.Join(names, ", "))}
+		}
+		if o.Rounds < 0 || o.Rounds > 1000 {
+			return usageError{fmt.Errorf("--rounds %d: accepted: 1 to 1000", o.Rounds)}
+		}
+		if o.Compute < 0 || o.Compute > time.Hour {
+			return usageError{fmt.Errorf("--compute %v: accepted: up to 1h", o.Compute)}
+		}
+		return measure(cmd, suite, *o, out)
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Only, "only", "", "only the cases whose `name` holds this")
@@ -46,7 +69,7 @@ All of them take some 10 minutes, with --quick less than 2. Keep the machine qui
 	return cmd
 }
 
-func measure(cmd *cobra.Command, o bench.Options, out outputs) (err error) {
+func measure(cmd *cobra.Command, suite bench.Suite, o bench.Options, out outputs) (err error) {
 	if o.JunctionRun, err = needProgram("junction-run", o.JunctionRun); err != nil {
 		return err
 	}
@@ -57,7 +80,7 @@ func measure(cmd *cobra.Command, o bench.Options, out outputs) (err error) {
 	}
 	p := newProgress(os.Stderr)
 	o.Progress = p.show
-	report, err := bench.Run(cmd.Context(), o)
+	report, err := suite.Run(cmd.Context(), o)
 	p.end()
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,8 @@ type Options struct {
 	NoPin       bool   // leave the choice of CPUs to the kernel
 	Only        string // the cases whose name holds this
 	Date        string // for the report
+	// Compute is for how long nbody computes; 0 is DefaultCompute, or a moment with Quick.
+	Compute time.Duration
 	// Progress is called before each step.
 	Progress func(what string)
 }
@@ -45,17 +48,45 @@ type runner struct {
 	client  int    // CPU of clients, or -1
 }
 
-// Names returns the names of all cases.
-func Names() []string {
+// Suite is a set of cases.
+type Suite struct {
+	benchmarks func(Options) []benchmark
+}
+
+// The suites.
+var (
+	// Network measures servers, clients and whole instances.
+	Network = Suite{networkBenchmarks}
+	// Micro measures operations of the kernel, and computing, without a NIC.
+	Micro = Suite{microBenchmarks}
+)
+
+// Names returns the names of the suite's cases.
+func (s Suite) Names() []string {
 	var names []string
-	for _, b := range benchmarks(Options{}) {
+	for _, b := range s.benchmarks(Options{}) {
 		names = append(names, b.name)
 	}
 	return names
 }
 
-// benchmarks lists all cases.
-func benchmarks(o Options) []benchmark {
+// microBenchmarks lists the cases of Micro.
+func microBenchmarks(o Options) []benchmark {
+	systems := []System{Native{}}
+	if o.Runsc != "" {
+		systems = append(systems, Runsc{o.Runsc})
+	}
+	all := []benchmark{{"micro", "what one operation costs; handoff: one thread wakes another and sleeps; switch: the same with everything on one CPU",
+		append(systems, microSystrap(o), microInproc(o)), runMicro}}
+	for _, l := range languages {
+		all = append(all, benchmark{"nbody-" + l.name, "computing without system calls, in " + l.name,
+			[]System{Native{}, microInproc(o)}, runNbody(l)})
+	}
+	return all
+}
+
+// networkBenchmarks lists the cases of Network.
+func networkBenchmarks(o Options) []benchmark {
 	ours := func(driver string, spin time.Duration) System { return Junction{o.JunctionRun, driver, spin, ""} }
 	inproc := func(driver string, spin time.Duration) System {
 		return Junction{o.JunctionRun, driver, spin, "inproc"}
@@ -75,15 +106,20 @@ func benchmarks(o Options) []benchmark {
 	}
 }
 
+// setDefaults fills in what the caller left open.
+func (o *Options) setDefaults() {
+	rounds, compute := 5, DefaultCompute
+	if o.Quick {
+		rounds, compute = 1, 200*time.Millisecond
+	}
+	o.Rounds = cmp.Or(o.Rounds, rounds)
+	o.Compute = cmp.Or(o.Compute, compute)
+}
+
 // Run runs the cases, and returns what was measured. A system that fails in a
 // case is reported in it and does not end the run.
-func Run(ctx context.Context, o Options) (*Report, error) {
-	if o.Rounds == 0 {
-		o.Rounds = 5
-		if o.Quick {
-			o.Rounds = 1
-		}
-	}
+func (s Suite) Run(ctx context.Context, o Options) (*Report, error) {
+	o.setDefaults()
 	machine, err := describeMachine()
 	if err != nil {
 		return nil, err
@@ -94,7 +130,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	r.Pinning = cpus.String()
-	for _, b := range benchmarks(o) {
+	for _, b := range s.benchmarks(o) {
 		if !strings.Contains(b.name, o.Only) {
 			continue
 		}
@@ -135,7 +171,7 @@ func (r *runner) rounds(ctx context.Context, sample func(context.Context, System
 				continue
 			}
 			r.o.Progress(fmt.Sprintf("%s, round %d of %d: %s", r.c.Name, round+1, r.o.Rounds, sys.Name()))
-			limited, cancel := context.WithTimeout(ctx, sampleTimeout)
+			limited, cancel := context.WithTimeout(ctx, sampleTimeout+3*r.o.Compute)
 			err := sample(limited, sys)
 			cancel()
 			if ctx.Err() != nil {
@@ -149,7 +185,7 @@ func (r *runner) rounds(ctx context.Context, sample func(context.Context, System
 	return nil
 }
 
-// sampleTimeout bounds what one system does in one round.
+// sampleTimeout bounds what one system does in one round, besides computing.
 const sampleTimeout = 90 * time.Second
 
 // serve runs a server, has use measure it, and stops it.

@@ -86,12 +86,12 @@ func TestReportRatios(t *testing.T) {
 	rate, cpu := r.Cases[0].Metrics[0], r.Cases[0].Metrics[1]
 	ours := rate.series("junction-afxdp")
 	require.Equal(t, 400.0, ours.Median)
-	require.InDelta(t, 0.4, ours.RatioToNative, 1e-9)
-	require.InDelta(t, 4, ours.RatioToRunsc, 1e-9)
+	require.InDelta(t, 0.4, ours.Ratios["native"], 1e-9)
+	require.InDelta(t, 4, ours.Ratios["runsc"], 1e-9)
 	require.InDelta(t, 0.4, rate.gain(ours), 1e-9)
 	require.InDelta(t, 0.4, cpu.gain(cpu.series("junction-afxdp")), 1e-9, "more CPU time is worse")
 	require.Nil(t, rate.series("junction-tap"))
-	require.Zero(t, r.Cases[0].Metrics[2].series("runsc").RatioToNative, "nothing has a ratio to 0")
+	require.Empty(t, r.Cases[0].Metrics[2].series("runsc").Ratios, "nothing has a ratio to 0")
 }
 
 func TestReportJSON(t *testing.T) {
@@ -101,7 +101,7 @@ func TestReportJSON(t *testing.T) {
 	var back Report
 	require.NoError(t, json.Unmarshal(b.Bytes(), &back))
 	require.Equal(t, r, &back)
-	require.Contains(t, b.String(), `"schema": 1`)
+	require.Contains(t, b.String(), `"schema": 2`)
 	r.Date = ""
 	b.Reset()
 	require.NoError(t, r.WriteJSON(&b))
@@ -175,7 +175,7 @@ func TestMachine(t *testing.T) {
 // A report is whatever happens complete, and nothing is left in the lab: here
 // one program ends before it serves.
 func TestFailingSystem(t *testing.T) {
-	r, err := Run(context.Background(), Options{
+	r, err := Network.Run(context.Background(), Options{
 		JunctionRun: "/bin/false", Rounds: 1, Quick: true, Only: "udp", Progress: func(what string) { t.Log(what) },
 	})
 	require.NoError(t, err)
@@ -189,7 +189,7 @@ func TestFailingSystem(t *testing.T) {
 
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
-	_, err := Run(ctx, Options{
+	_, err := Network.Run(ctx, Options{
 		JunctionRun: "/bin/false", Rounds: 2, Quick: true, Only: "bulk",
 		Progress: func(string) { cancel() },
 	})

@@ -78,7 +78,7 @@ func TestRunAllSystems(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: building runsc takes a minute")
 	}
-	r, err := Run(context.Background(), Options{
+	r, err := Network.Run(context.Background(), Options{
 		JunctionRun: buildJunctionRun(t),
 		Runsc:       buildProgram(t, "runsc", "gvisor.dev/gvisor/runsc"),
 		Quick:       true, Only: "startup", Progress: func(what string) { t.Log(what) },

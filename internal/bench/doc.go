@@ -4,6 +4,10 @@
 // A System is a way of running a program: Native, Runsc or Junction. A case
 // starts its program under each system in turn, round after round (A B C A B C),
 // so that what disturbs the machine disturbs all of them, and reports medians.
+// Ratios are medians of the rounds' own ratios. Suite Network measures servers
+// and clients on a wire, suite Micro single operations of the kernel and programs
+// that only compute.
+//
 // Servers run in the server namespace of a lab (package internal/lab), clients
 // in the client namespace; nothing outside the lab is touched.
 //

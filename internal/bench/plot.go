@@ -42,7 +42,7 @@ func (r *Report) WritePlot(path string) error {
 	}
 	p := plot.New()
 	p.Title.Text = fmt.Sprintf("%s, %d CPUs, Linux %s", r.Machine.CPU, r.Machine.CPUs, r.Machine.Kernel)
-	p.X.Label.Text = "times better than native on the same veth (log scale; right of 1 is better)"
+	p.X.Label.Text = "times better than native (log scale; right of 1 is better)"
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, logTicks{}
 	p.Legend.Top = true
 	p.Add(plotter.NewGrid())
@@ -94,6 +94,9 @@ func addDots(p *plot.Plot, rows []row) error {
 			dots[s.System] = append(dots[s.System], plotter.XY{X: gain, Y: float64(y)})
 		}
 	}
+	if err := addTargets(p, rows); err != nil {
+		return err
+	}
 	for i, system := range systems {
 		scatter, err := plotter.NewScatter(dots[system])
 		if err != nil {
@@ -105,6 +108,27 @@ func addDots(p *plot.Plot, rows []row) error {
 		p.Add(scatter)
 		p.Legend.Add(system, scatter)
 	}
+	return nil
+}
+
+// addTargets adds a cross where a target by native lies, if there is one.
+func addTargets(p *plot.Plot, rows []row) error {
+	var crosses plotter.XYs
+	for y, row := range rows {
+		if atMost, ok := row.metric.nativeTarget(); ok {
+			crosses = append(crosses, plotter.XY{X: row.metric.Better.gain(atMost), Y: float64(y)})
+		}
+	}
+	if len(crosses) == 0 {
+		return nil
+	}
+	scatter, err := plotter.NewScatter(crosses)
+	if err != nil {
+		return err
+	}
+	scatter.GlyphStyle = draw.GlyphStyle{Color: color.Gray{Y: 128}, Radius: vg.Points(5), Shape: draw.CrossGlyph{}}
+	p.Add(scatter)
+	p.Legend.Add("target of inproc", scatter)
 	return nil
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // Schema counts incompatible changes of Report's JSON form.
-const Schema = 1
+const Schema = 2
 
 // Report is the outcome of a run. Units are in the names of metrics.
 type Report struct {
@@ -28,6 +28,8 @@ type Case struct {
 	Modes   map[string]string `json:"modes"`            // by system: what was really in use
 	Errors  map[string]string `json:"errors,omitempty"` // by system: why it was not measured
 	Metrics []*Metric         `json:"metrics"`
+	// Bases are the systems that tables compare the others with, best known first.
+	Bases []string `json:"bases"`
 }
 
 // Better says which values of a metric are better.
@@ -44,6 +46,7 @@ type Metric struct {
 	Name    string    `json:"name"` // ends with the unit
 	Better  Better    `json:"better"`
 	Systems []*Series `json:"systems"`
+	Targets []*Target `json:"targets,omitempty"`
 }
 
 // Series is what was measured of one metric under one system.
@@ -51,27 +54,32 @@ type Series struct {
 	System  string    `json:"system"`
 	Samples []float64 `json:"samples"` // one for each round
 	Median  float64   `json:"median"`
-	// Ratios of the medians: this system's value by the other's; absent if the
-	// other has none.
-	RatioToNative float64 `json:"ratio_to_native,omitempty"`
-	RatioToRunsc  float64 `json:"ratio_to_runsc,omitempty"`
+	// Ratios by system: the median, over the rounds, of this system's value by
+	// the other's. Systems that have no value above 0 are absent.
+	Ratios map[string]float64 `json:"ratios"`
 }
 
 // newCase adds a case to the report.
 func (r *Report) newCase(name, about string) *Case {
-	c := &Case{Name: name, About: about, Modes: map[string]string{}, Errors: map[string]string{}}
+	c := &Case{Name: name, About: about, Bases: []string{Native{}.Name(), Runsc{}.Name()}, Modes: map[string]string{}, Errors: map[string]string{}}
 	r.Cases = append(r.Cases, c)
 	return c
 }
 
-// add adds a sample of one round.
-func (c *Case) add(system, metric string, better Better, value float64) {
-	i := slices.IndexFunc(c.Metrics, func(m *Metric) bool { return m.Name == metric })
+// metric returns the metric of that name, which is added if the case has none.
+func (c *Case) metric(name string, better Better) *Metric {
+	i := slices.IndexFunc(c.Metrics, func(m *Metric) bool { return m.Name == name })
 	if i < 0 {
 		i = len(c.Metrics)
-		c.Metrics = append(c.Metrics, &Metric{Name: metric, Better: better})
+		c.Metrics = append(c.Metrics, &Metric{Name: name, Better: better})
 	}
-	m := c.Metrics[i]
+	return c.Metrics[i]
+}
+
+// add adds a sample of one round. A system has one sample of a metric in each
+// round until it fails, so that samples of one index are of one round.
+func (c *Case) add(system, metric string, better Better, value float64) {
+	m := c.metric(metric, better)
 	s := m.series(system)
 	if s == nil {
 		s = &Series{System: system}
@@ -90,33 +98,46 @@ func (m *Metric) series(system string) *Series {
 	return nil
 }
 
-// finish computes medians and ratios.
+// finish computes medians and ratios, and what became of targets.
 func (c *Case) finish() {
 	for _, m := range c.Metrics {
 		for _, s := range m.Systems {
 			s.Median = Median(s.Samples)
+			s.Ratios = map[string]float64{}
+			for _, base := range m.Systems {
+				if ratio, ok := s.ratioTo(base); ok {
+					s.Ratios[base.System] = ratio
+				}
+			}
 		}
-		for _, s := range m.Systems {
-			s.RatioToNative = s.ratio(m.series(Native{}.Name()))
-			s.RatioToRunsc = s.ratio(m.series(Runsc{}.Name()))
+		for _, t := range m.Targets {
+			t.judge(m.series(t.System))
 		}
 	}
 }
 
-// ratio returns 0 if there is none.
-func (s *Series) ratio(base *Series) float64 {
-	if base == nil || base.Median == 0 {
-		return 0
+// ratioTo returns the median of the ratios of the rounds that both have been in.
+// A round is compared with itself: what disturbed it disturbed both.
+func (s *Series) ratioTo(base *Series) (ratio float64, ok bool) {
+	var ratios []float64
+	for i := range min(len(s.Samples), len(base.Samples)) {
+		if base.Samples[i] > 0 {
+			ratios = append(ratios, s.Samples[i]/base.Samples[i])
+		}
 	}
-	return s.Median / base.Median
+	return Median(ratios), len(ratios) > 0
 }
 
-// gain is how many times better than native the system is: above 1 is better.
-func (m *Metric) gain(s *Series) float64 {
-	if m.Better == Lower && s.RatioToNative != 0 {
-		return 1 / s.RatioToNative
+// gain is how many times better than native the system is: above 1 is better,
+// and 0 if that cannot be said.
+func (m *Metric) gain(s *Series) float64 { return m.Better.gain(s.Ratios[Native{}.Name()]) }
+
+// gain returns what a ratio to native means where less may be better.
+func (b Better) gain(ratio float64) float64 {
+	if b == Lower && ratio != 0 {
+		return 1 / ratio
 	}
-	return s.RatioToNative
+	return ratio
 }
 
 // Failed says whether any system of any case could not be measured.

@@ -24,21 +24,26 @@ func (r *Report) WriteTable(w io.Writer) error {
 			return err
 		}
 	}
+	if met, of := r.TargetsMet(); of > 0 {
+		fmt.Fprintf(w, "\n%d of %d targets met\n", met, of)
+	}
 	return nil
 }
 
 func (c *Case) writeTable(w io.Writer) error {
 	fmt.Fprintf(w, "\n%s: %s\n", c.Name, c.About)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "\tmetric\tbetter\tsystem\tmedian\tmin\tmax\tby native\tby runsc\t")
+	head := []string{"", "metric", "better", "system", "median", "min", "max"}
+	for _, base := range c.Bases {
+		head = append(head, "by "+base)
+	}
+	if c.hasTargets() {
+		head = append(head, "target")
+	}
+	fmt.Fprintln(t, strings.Join(head, "\t")+"\t")
 	for _, m := range c.Metrics {
-		for i, s := range m.Systems {
-			name, better := m.Name, string(m.Better)
-			if i > 0 {
-				name, better = "", ""
-			}
-			fmt.Fprintf(t, "\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", name, better, s.System, number(s.Median),
-				number(slices.Min(s.Samples)), number(slices.Max(s.Samples)), ratio(s.RatioToNative), ratio(s.RatioToRunsc))
+		for _, row := range c.rows(m) {
+			fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -51,6 +56,33 @@ func (c *Case) writeTable(w io.Writer) error {
 		fmt.Fprintf(w, "  NOT MEASURED %s: %s\n", system, c.Errors[system])
 	}
 	return nil
+}
+
+func (c *Case) hasTargets() bool {
+	return slices.ContainsFunc(c.Metrics, func(m *Metric) bool { return len(m.Targets) > 0 })
+}
+
+// rows returns a metric's lines of the table, with the name in the first.
+func (c *Case) rows(m *Metric) [][]string {
+	var rows [][]string
+	for _, s := range m.Systems {
+		row := []string{"", "", "", s.System, number(s.Median), number(slices.Min(s.Samples)), number(slices.Max(s.Samples))}
+		for _, base := range c.Bases {
+			row = append(row, ratio(s.Ratios[base]))
+		}
+		rows = append(rows, append(row, m.targetsOf(s.System)))
+	}
+	for _, system := range m.unmeasured() {
+		row := []string{"", "", "", system, "-", "-", "-"}
+		for range c.Bases {
+			row = append(row, "-")
+		}
+		rows = append(rows, append(row, m.targetsOf(system)))
+	}
+	if len(rows) > 0 {
+		rows[0][1], rows[0][2] = m.Name, string(m.Better)
+	}
+	return rows
 }
 
 // number prints a value with three digits or more, in groups of three.

@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -84,8 +85,31 @@ func TestUDPPing(t *testing.T) {
 	}
 }
 
+func TestMicro(t *testing.T) {
+	op, ns, err := ParseMicro("handoff_pipe 8080.81")
+	require.NoError(t, err)
+	require.Equal(t, "handoff_pipe", op)
+	require.Equal(t, 8080.81, ns)
+	for _, bad := range []string{"", "getppid", "getppid ", " 5", "getppid 0.00", "getppid -1", "getppid NaN", "getppid 1 2", "micro: fork: Cannot allocate memory"} {
+		_, _, err := ParseMicro(bad)
+		require.ErrorIs(t, err, ErrOutput, "%q", bad)
+	}
+}
+
+func TestNbodyEnd(t *testing.T) {
+	for _, line := range []string{"end -0.00049367647678926884", "end -4.9367647678926884E-4"} { // C's, Java's
+		energy, err := ParseNbodyEnd(line)
+		require.NoError(t, err)
+		require.Equal(t, -0.00049367647678926884, energy)
+	}
+	for _, bad := range []string{"", "start", "end", "end ", "end nan", "end -Inf", "end 1", "end -1 ", "end -1e999"} {
+		_, err := ParseNbodyEnd(bad)
+		require.ErrorIs(t, err, ErrOutput, "%q", bad)
+	}
+}
+
 func FuzzParse(f *testing.F) {
-	for _, seed := range []string{redisOut, wrkOut, iperfOut, iperfFail, "1\nlost\n"} {
+	for _, seed := range []string{redisOut, wrkOut, iperfOut, iperfFail, "1\nlost\n", "pipe 5.50", "end -1e-3"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, out string) {
@@ -99,6 +123,14 @@ func FuzzParse(f *testing.F) {
 		}
 		if bps, err := ParseIperf([]byte(out)); err == nil {
 			require.Positive(t, bps)
+		}
+		if op, ns, err := ParseMicro(out); err == nil {
+			require.NotEmpty(t, op)
+			require.Positive(t, ns)
+		}
+		if energy, err := ParseNbodyEnd(out); err == nil {
+			require.Negative(t, energy)
+			require.False(t, math.IsInf(energy, 0))
 		}
 		if rtts, _, err := ParseUDPPing(out); err == nil {
 			for _, r := range rtts {

@@ -1,0 +1,43 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// lines runs a program to its end, and calls each for every line that it prints
+// to standard output, with the time at which it came. A program that fails, or
+// prints what each does not want, is an error.
+func (r *runner) lines(ctx context.Context, sys System, p Program, cpu int, each func(line string, at time.Time) error) (err error) {
+	s, err := newServer(ctx, r.lab, sys, p, cpu)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	in, out, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	s.cmd.Stdout = out
+	err = s.start()
+	_ = out.Close() // the program has its own
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = in.SetReadDeadline(time.Now()) })()
+	read := bufio.NewScanner(in)
+	for read.Scan() {
+		if err := each(read.Text(), time.Now()); err != nil {
+			return s.explain(err)
+		}
+	}
+	if err := read.Err(); err != nil {
+		return s.explain(fmt.Errorf("reading what the program prints: %w", err))
+	}
+	return s.wait(ctx)
+}
