@@ -25,6 +25,7 @@ import (
 type Instance struct {
 	opts  Options
 	k     *kernel.Kernel
+	time  *kernel.VDSOParamPage
 	files *fileServer
 	stdio *stdio
 	init  *kernel.ThreadGroup
@@ -46,6 +47,7 @@ func Boot(opts Options) (*Instance, error) {
 	}
 	setDefaults(&opts)
 	setLogger(opts.Logger)
+	clocks := newClocks()
 	if err := initProcess(); err != nil {
 		return nil, err
 	}
@@ -55,7 +57,7 @@ func Boot(opts Options) (*Instance, error) {
 		i.calls = installTracing(opts.Strace)
 	}
 	var err error
-	if i.k, err = newKernel(&i.opts); err != nil {
+	if i.k, i.time, err = newKernel(&i.opts, clocks); err != nil {
 		return nil, err
 	}
 	if err := i.load(); err != nil {
@@ -177,6 +179,7 @@ func (i *Instance) Start() error {
 	if i.opts.Watchdog {
 		i.dog.Start()
 	}
+	refreshClocks(i.k, i.time)
 	if err := i.k.Start(); err != nil {
 		return fmt.Errorf("starting the kernel: %w", err)
 	}

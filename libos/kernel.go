@@ -21,7 +21,6 @@ import (
 	_ "gvisor.dev/gvisor/pkg/sentry/platform/systrap" // registers the platform
 	"gvisor.dev/gvisor/pkg/sentry/socket/netstack"
 	_ "gvisor.dev/gvisor/pkg/sentry/syscalls/linux" // registers the system call table
-	"gvisor.dev/gvisor/pkg/sentry/time"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sighandling"
@@ -67,27 +66,28 @@ func showHostMemory() error {
 	return nil
 }
 
-// newKernel makes the Sentry kernel, without file systems or programs.
-func newKernel(opts *Options) (*kernel.Kernel, error) {
+// newKernel makes the Sentry kernel, without file systems or programs. It also
+// returns the page in which programs find the time.
+func newKernel(opts *Options, c *clocks) (*kernel.Kernel, *kernel.VDSOParamPage, error) {
 	plat, err := newPlatform(opts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	k := &kernel.Kernel{Platform: plat}
 	if err := initMemory(k); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	vdso, err := loader.PrepareVDSO(k.MemoryFile())
 	if err != nil {
-		return nil, fmt.Errorf("preparing the vdso: %w", err)
+		return nil, nil, fmt.Errorf("preparing the vdso: %w", err)
 	}
 	timekeeper := kernel.NewTimekeeper()
 	params := kernel.NewVDSOParamPage(k.MemoryFile(), vdso.ParamPage.FileRange())
-	timekeeper.SetClocks(time.NewCalibratedClocks(), params)
+	timekeeper.SetClocks(c, params)
 
 	network, err := opts.Network()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	users := auth.NewRootUserNamespace()
 	if err := k.Init(kernel.InitKernelArgs{
@@ -103,9 +103,9 @@ func newKernel(opts *Options) (*kernel.Kernel, error) {
 		RootPIDNamespace:     kernel.NewRootPIDNamespace(users),
 		MaxFDLimit:           kernel.MaxFdLimit,
 	}); err != nil {
-		return nil, fmt.Errorf("initializing the kernel: %w", err)
+		return nil, nil, fmt.Errorf("initializing the kernel: %w", err)
 	}
-	return k, initHostMount(k)
+	return k, params, initHostMount(k)
 }
 
 // newPlatform opens the execution engine that opts ask for.

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	if spec, ok := os.LookupEnv(childEnv); ok {
 		os.Exit(runChild(spec))
 	}
+	if times, ok := os.LookupEnv(askEnv); ok {
+		os.Exit(askTime(times))
+	}
 	os.Exit(m.Run())
 }
 
@@ -63,9 +66,8 @@ func runChild(spec string) int {
 		return 1
 	}
 	status := inst.Wait()
-	if opts.CountSyscalls && inst.Stats().Syscalls == 0 {
-		fmt.Fprintln(os.Stderr, "no system calls counted")
-		return 1
+	if opts.CountSyscalls {
+		fmt.Fprintln(os.Stderr, "system calls:", inst.Stats().Syscalls)
 	}
 	if err := inst.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -272,7 +274,7 @@ func TestMachine(t *testing.T) {
 
 func TestTracing(t *testing.T) {
 	require.Contains(t, sh(t, Options{Strace: true}, "cat /etc/hostname"), "/etc/hostname")
-	sh(t, Options{CountSyscalls: true}, "true")
+	require.Regexp(t, `system calls: [1-9]`, sh(t, Options{CountSyscalls: true}, "true"))
 }
 
 // TestSIGPIPE: a writer whose reader has gone is killed, be it a host pipe, a
