@@ -7,8 +7,10 @@ packages=(
   # servers and clients that the tests run
   redis-server redis-tools memcached nginx-light iperf3 wrk curl wget python3
   nodejs openjdk-17-jdk-headless
-  # tools of the tests: a C compiler for the race detector and test programs
-  gcc libc6-dev ethtool iproute2
+  # programs that the tests run in instances
+  git openssl perl postgresql procps ripgrep sqlite3 tmux vim
+  # tools of the tests: C compilers for the race detector and test programs
+  gcc libc6-dev musl-tools ethtool iproute2
 )
 
 missing=()

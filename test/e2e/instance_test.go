@@ -17,7 +17,7 @@ const (
 	// readyTimeout is how long a program may take to get ready; a JVM on a busy machine takes seconds.
 	readyTimeout = 60 * time.Second
 	// exitTimeout is how long an instance may take to end.
-	exitTimeout = 30 * time.Second
+	exitTimeout = 60 * time.Second
 )
 
 // starter is an exec.Cmd or a lab.Cmd.
