@@ -17,15 +17,16 @@ import (
 // program faults, so that moving it is unmapping it.
 type addressSpace struct {
 	platform.NoAddressSpaceIO
-	p *Platform
+	p       *Platform
+	patches patches
 
 	mu sync.Mutex
 	// here: mapped in this process. Written with mu and the slot's lock held.
 	here atomic.Bool
 	// stub is the address space on the second platform, once there is one. +checklocks:mu
 	stub platform.AddressSpace
-	// occupied: the host's ranges are taken in the program's memory manager. +checklocks:mu
-	occupied bool
+	// occupied: the host's ranges are taken in the program's memory manager.
+	occupied atomic.Bool
 }
 
 // MapFile implements platform.AddressSpace.MapFile.
@@ -57,6 +58,7 @@ func (as *addressSpace) Unmap(addr hostarch.Addr, length uint64) {
 // Release implements platform.AddressSpace.Release.
 func (as *addressSpace) Release() {
 	as.p.slot.leave(as)
+	as.patches.forget(sites)
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	if as.stub != nil {
@@ -64,11 +66,19 @@ func (as *addressSpace) Release() {
 	}
 }
 
-// PreFork implements platform.AddressSpace.PreFork.
-func (as *addressSpace) PreFork() {}
+// PreFork implements platform.AddressSpace.PreFork. Until PostFork no site is
+// patched: the copy shall have whole instructions.
+//
+// +checklocksacquire:as.patches.mu
+func (as *addressSpace) PreFork() {
+	as.patches.mu.Lock()
+	as.patches.inherited = true
+}
 
 // PostFork implements platform.AddressSpace.PostFork.
-func (as *addressSpace) PostFork() {}
+//
+// +checklocksrelease:as.patches.mu
+func (as *addressSpace) PostFork() { as.patches.mu.Unlock() }
 
 // mapHere maps a file of the Sentry's into this process at the program's address.
 func mapHere(addr hostarch.Addr, f memmap.File, fr memmap.FileRange, at hostarch.AccessType, precommit bool) error {

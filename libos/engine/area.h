@@ -1,4 +1,5 @@
 // Offsets into the per-thread area; area_amd64_unsafe.go checks them at start-up.
+#define AREA_SELF     0
 #define AREA_HOSTFS   8
 #define AREA_HOSTSP   16
 #define AREA_HOSTBP   24
@@ -14,6 +15,9 @@
 #define AREA_SIADDR   104
 #define AREA_ERR      112
 #define AREA_TRAP     120
+#define AREA_PENDING  128
+#define AREA_PRSP     136
+#define AREA_MXCSR    144
 #define AREA_SCRATCH  2048
 
 // Offsets into linux.PtraceRegs.
@@ -69,6 +73,10 @@
 #define SELECTOR_ALLOW 0
 #define SELECTOR_BLOCK 1
 
+// Signals of faults: SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
+#define FAULTS 0x800009b0
+
 // Results of enter.
 #define LEFT_BY_SIGNAL 1
 #define NOT_ENTERED    2
+// LEFT_BY_CALL (sites.go) is the result of a patched site's trampoline.

@@ -35,6 +35,9 @@ type area struct {
 	addr     uint64
 	err      uint64
 	trap     uint64
+	pending  uint64 // signals, bit n-1 for n, that arrived while callEntry ran
+	prsp     uint64 // the program's stack pointer while callEntry runs
+	mxcsr    uint64 // what Go code runs with
 	tid      int32
 }
 
@@ -48,7 +51,8 @@ func newArea() (*area, error) {
 		return nil, fmt.Errorf("memory for a thread's area: %w", errno)
 	}
 	a := *(**area)(unsafe.Pointer(&p)) // p is not Go memory
-	a.self, a.hostFS, a.xmask, a.tid = p, fsBase(), xmask, int32(unix.Gettid())
+	const defaultMXCSR = 0x1f80 // Intel SDM vol. 1, 11.6.4
+	a.self, a.hostFS, a.xmask, a.mxcsr, a.tid = p, fsBase(), xmask, defaultMXCSR, int32(unix.Gettid())
 	const prSysDispatchOn = 1
 	if err := unix.Prctl(unix.PR_SET_SYSCALL_USER_DISPATCH, prSysDispatchOn, hostTextLow, hostTextHigh-hostTextLow, p+unsafe.Offsetof(a.selector)); err != nil {
 		return nil, fmt.Errorf("switching Syscall User Dispatch on: %w", err)
@@ -99,6 +103,9 @@ func checkLayout() error {
 		"addr":     {unsafe.Offsetof(a.addr), 104},
 		"err":      {unsafe.Offsetof(a.err), 112},
 		"trap":     {unsafe.Offsetof(a.trap), 120},
+		"pending":  {unsafe.Offsetof(a.pending), 128},
+		"prsp":     {unsafe.Offsetof(a.prsp), 136},
+		"mxcsr":    {unsafe.Offsetof(a.mxcsr), 144},
 	} {
 		if offsets[0] != offsets[1] {
 			return fmt.Errorf("%s of the thread's area lies at %d, in area.h at %d", field, offsets[0], offsets[1])
@@ -116,6 +123,7 @@ func threadArea() *area
 func fsBase() uintptr
 func setThreadArea(a *area)
 func addrOfHandler() uintptr
+func addrOfCallEntry() uintptr
 
 //go:linkname entersyscall runtime.entersyscall
 func entersyscall()
@@ -123,11 +131,13 @@ func entersyscall()
 //go:linkname exitsyscall runtime.exitsyscall
 func exitsyscall()
 
-// Results of run: those of enter, and one more.
+// Results of run: those of enter, and one more. From leftByCall on it is the
+// patched site with that number, less leftByCall.
 const (
 	leftBySignal = 1
 	notEntered   = 2
 	noArea       = 3
+	leftByCall   = 16
 )
 
 // run enters the program with the thread's area set up from g, until it is
@@ -150,6 +160,7 @@ func run(g *guest) uint64 {
 	how := enter(a)
 	g.tid.Store(0)
 	g.signo, g.code, g.addr, g.err, g.trap = a.signo, a.code, a.addr, a.err, a.trap
+	g.pending, a.pending = a.pending, 0 // none comes any more: RIP is Go's
 	exitsyscall()
 	return how
 }

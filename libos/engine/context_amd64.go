@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"sync/atomic"
 
@@ -31,6 +32,8 @@ type guest struct {
 	code      int64
 	addr      uint64
 	err, trap uint64
+	// pending are signals that arrived on the way, bit n-1 for n.
+	pending uint64
 }
 
 // switchContext implements platform.Context: a program thread that can
@@ -42,6 +45,13 @@ type switchContext struct {
 	stub atomic.Pointer[stubContext]
 	// stubAS is where it executed last, if that was there; else nil.
 	stubAS platform.AddressSpace
+	// compared is the site that the program left by, if its compare is still
+	// to be executed.
+	compared    site
+	hasCompared bool
+
+	// Numbers of system calls by traps and by patched sites.
+	traps, calls uint64
 }
 
 // stubContext is a thread on the second platform. It makes a pointer of an interface.
@@ -63,7 +73,7 @@ func (c *switchContext) Switch(ctx context.Context, mm platform.MemoryManager, a
 		}
 		c.stubAS = nil
 	}
-	return c.switchHere(ac)
+	return c.switchHere(ctx, as, mm, ac)
 }
 
 // stubManager is a memory manager as the second platform wants to see it.
@@ -92,7 +102,18 @@ func (c *switchContext) switchStub(ctx context.Context, as *addressSpace, mm pla
 		stub.FullStateChanged()
 	}
 	c.stubAS = inner
-	return stub.Switch(ctx, stubManager{mm, inner}, ac, cpu)
+	for {
+		info, at, err := stub.Switch(ctx, stubManager{mm, inner}, ac, cpu)
+		if err != platform.ErrContextSignal { //nolint: a sentinel that is never wrapped
+			return info, at, err
+		}
+		switch as.mend(ctx, mm, ac, info) {
+		case ownFault:
+			return info, at, err
+		case systemCall:
+			return nil, hostarch.NoAccess, nil
+		}
+	}
 }
 
 // stubSpace returns the address space on the second platform.
@@ -116,11 +137,7 @@ func (as *addressSpace) stubSpace() (platform.AddressSpace, error) {
 // occupy takes the host's ranges in the program's memory manager, once, so
 // that it gives them to nobody.
 func (as *addressSpace) occupy(ctx context.Context, mm platform.MemoryManager) error {
-	as.mu.Lock()
-	done := as.occupied
-	as.occupied = true
-	as.mu.Unlock()
-	if done {
+	if as.occupied.Load() || as.occupied.Swap(true) {
 		return nil
 	}
 	for _, r := range hostRanges {
@@ -135,24 +152,51 @@ func (as *addressSpace) occupy(ctx context.Context, mm platform.MemoryManager) e
 }
 
 // switchHere executes the thread in this process until it is left.
-func (c *switchContext) switchHere(ac *arch.Context64) (*linux.SignalInfo, hostarch.AccessType, error) {
+func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm platform.MemoryManager, ac *arch.Context64) (*linux.SignalInfo, hostarch.AccessType, error) {
 	if !c.interrupt.Enable(c) {
 		return nil, hostarch.NoAccess, platform.ErrContextInterrupt
 	}
 	defer c.interrupt.Disable()
 	atomic.StoreUint32(&c.stop, 0)
 	pointAt(&c.guest, ac)
+	if c.hasCompared {
+		c.hasCompared = false
+		if ac.Regs.Rip == uint64(c.compared.next) {
+			c.compared.compared(&ac.Regs.PtraceRegs)
+		}
+	}
 	for {
-		switch how := run(&c.guest); how {
-		case noArea:
+		how := run(&c.guest)
+		if how == noArea {
 			if err := attachThread(); err != nil {
 				return nil, hostarch.NoAccess, err
 			}
 			continue
-		case notEntered, leftBySignal:
-			return c.left(ac, how)
-		default:
-			return nil, hostarch.NoAccess, fmt.Errorf("engine: unknown result %d", how)
+		}
+		if err := c.raise(); err != nil {
+			return nil, hostarch.NoAccess, err
+		}
+		if how >= leftByCall {
+			c.calls++
+			c.compared, c.hasCompared = sites.compared(int(how - leftByCall))
+			return nil, hostarch.NoAccess, nil
+		}
+		info, err := c.left(ac, how)
+		if err == nil {
+			c.traps++
+			if next := ac.Regs.Rip; as.patches.trapped(next) {
+				err = as.patch(ctx, mm, hostarch.Addr(next), ac.Regs.Rax)
+			}
+			return nil, hostarch.NoAccess, err
+		}
+		if info == nil {
+			return nil, hostarch.NoAccess, err
+		}
+		switch as.mend(ctx, mm, ac, info) {
+		case ownFault:
+			return info, c.access(), err
+		case systemCall:
+			return nil, hostarch.NoAccess, nil
 		}
 	}
 }
@@ -160,33 +204,47 @@ func (c *switchContext) switchHere(ac *arch.Context64) (*linux.SignalInfo, hosta
 // Codes of SIGSYS, include/uapi/asm-generic/siginfo.h.
 const sysUserDispatch = 2
 
-// left turns what the program was left by into what the Sentry wants to know.
-func (c *switchContext) left(ac *arch.Context64, how uint64) (*linux.SignalInfo, hostarch.AccessType, error) {
+// left turns the signal that the program was left by, or not entered for, into
+// what the Sentry wants to know: no error is a system call.
+func (c *switchContext) left(ac *arch.Context64, how uint64) (*linux.SignalInfo, error) {
 	sig := unix.Signal(c.signo)
+	if how == leftBySignal && sig == unix.SIGSYS && c.code == sysUserDispatch {
+		ac.Regs.Orig_rax = ac.Regs.Rax
+		return nil, nil
+	}
 	if how == leftBySignal {
-		switch sig {
-		case unix.SIGSYS:
-			if c.code == sysUserDispatch {
-				ac.Regs.Orig_rax = ac.Regs.Rax
-				return nil, hostarch.NoAccess, nil
-			}
-		case unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP:
-			ac.Regs.Orig_rax = ^uint64(0)
-			info := &linux.SignalInfo{Signo: int32(sig), Code: int32(c.code)}
-			info.SetAddr(c.addr)
-			return info, c.access(), platform.ErrContextSignal
-		}
+		leaveTrampoline(&ac.Regs.PtraceRegs)
 		ac.Regs.Orig_rax = ^uint64(0)
 	}
 	switch sig {
-	case 0, unix.SIGCHLD, unix.SIGURG:
+	case unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP:
+		info := &linux.SignalInfo{Signo: int32(sig), Code: int32(c.code)}
+		info.SetAddr(c.addr)
+		return info, platform.ErrContextSignal
+	case 0:
 	default:
-		// Meant for this process: raise it again, in host mode.
-		if err := unix.Tgkill(os.Getpid(), unix.Gettid(), sig); err != nil && !errors.Is(err, unix.ESRCH) {
-			return nil, hostarch.NoAccess, err
+		c.pending |= 1 << (sig - 1)
+		if err := c.raise(); err != nil {
+			return nil, err
 		}
 	}
-	return nil, hostarch.NoAccess, platform.ErrContextInterrupt
+	return nil, platform.ErrContextInterrupt
+}
+
+// raise sends signals that were meant for this process again, now that it is
+// in host mode. The interrupt signal has done its work.
+func (c *switchContext) raise() error {
+	for c.pending != 0 {
+		sig := unix.Signal(bits.TrailingZeros64(c.pending) + 1)
+		c.pending &= c.pending - 1
+		if sig == unix.Signal(platform.SignalInterrupt) {
+			continue
+		}
+		if err := unix.Tgkill(os.Getpid(), unix.Gettid(), sig); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+	}
+	return nil
 }
 
 // access tells what a page fault wanted, from the processor's error code

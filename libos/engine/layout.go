@@ -46,6 +46,7 @@ func findHostRanges() error {
 		return err
 	}
 	defer maps.Close()
+	addHostRange(tableLow, sitesEnd)
 	for s := bufio.NewScanner(maps); s.Scan(); {
 		var start, end uint64
 		var perms string

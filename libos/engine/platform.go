@@ -41,8 +41,18 @@ var setUp = sync.OnceValue(func() error {
 	if err := initExtendedState(); err != nil {
 		return err
 	}
+	if err := membarrier(membarrierRegisterSyncCore); err != nil {
+		return err
+	}
+	var err error
+	if sites, err = newTrampolines(); err != nil {
+		return err
+	}
 	return installHandlers()
 })
+
+// sites are the patched system call sites of all programs.
+var sites *trampolines
 
 // New makes the platform.
 func New(opts platform.Options) (*Platform, error) {

@@ -31,7 +31,8 @@ TEXT ·enterWindow(SB),NOSPLIT|NOFRAME,$0
 	WRFSBASEQ AX
 	LEAQ AREA_SCRATCH(R8), SP
 	MOVQ R_EFLAGS(R9), AX
-	ANDQ $~0x100, AX // the trap flag would trap here
+	TESTL $0x100, AX
+	JNZ  step
 	PUSHQ AX
 	POPFQ
 	MOVQ R_R15(R9), R15
@@ -51,6 +52,33 @@ TEXT ·enterWindow(SB),NOSPLIT|NOFRAME,$0
 	MOVQ R_R8(R9), R8
 	MOVQ R_R9(R9), R9
 	BYTE $0x65; BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $AREA_RIP // jmp *%gs:AREA_RIP
+step:
+	// With the trap flag, the first instruction to trap must be the program's:
+	// iretq takes the flags and the address at once.
+	MOVQ AREA_RIP(R8), CX
+	MOVQ CX, (AREA_SCRATCH-40)(R8)
+	MOVQ $0x33, (AREA_SCRATCH-32)(R8) // user code segment
+	MOVQ AX, (AREA_SCRATCH-24)(R8)
+	MOVQ R_RSP(R9), CX
+	MOVQ CX, (AREA_SCRATCH-16)(R8)
+	MOVQ $0x2b, (AREA_SCRATCH-8)(R8) // user data segment
+	LEAQ (AREA_SCRATCH-40)(R8), SP
+	MOVQ R_R15(R9), R15
+	MOVQ R_R14(R9), R14
+	MOVQ R_R13(R9), R13
+	MOVQ R_R12(R9), R12
+	BYTE $0x49; BYTE $0x8b; BYTE $0x69; BYTE $R_RBP // movq R_RBP(R9), BP
+	MOVQ R_RBX(R9), BX
+	MOVQ R_R11(R9), R11
+	MOVQ R_R10(R9), R10
+	MOVQ R_RAX(R9), AX
+	MOVQ R_RCX(R9), CX
+	MOVQ R_RDX(R9), DX
+	MOVQ R_RSI(R9), SI
+	MOVQ R_RDI(R9), DI
+	MOVQ R_R8(R9), R8
+	MOVQ R_R9(R9), R9
+	IRETQ
 stop:
 	MOVB $SELECTOR_ALLOW, AREA_SELECTOR(R8)
 	MOVQ $NOT_ENTERED, 16(SP) // enter's result
@@ -58,6 +86,71 @@ stop:
 
 // enterWindowEnd marks the end of the window.
 TEXT ·enterWindowEnd(SB),NOSPLIT|NOFRAME,$0
+	INT $3
+
+// callEntry is where the trampoline of a patched system call site leads
+// (sites.go): it leaves the program as sigHandler does, by a jump.
+//
+// Entered in program mode, with CX the address of the next instruction and R11
+// the result for enter; both are a system call's to clobber. The program's
+// stack may not be touched. A signal in here is noted and its handler returns:
+// whoever called enter raises it again.
+TEXT ·callEntry(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
+	MOVQ SP, AREA_PRSP(GS)
+	MOVQ AREA_SELF(GS), SP
+	LEAQ AREA_SCRATCH(SP), SP
+	PUSHFQ
+	PUSHQ R11
+	MOVB $SELECTOR_ALLOW, AREA_SELECTOR(GS)
+	MOVQ AREA_REGS(GS), R11
+	MOVQ R15, R_R15(R11)
+	MOVQ R14, R_R14(R11)
+	MOVQ R13, R_R13(R11)
+	MOVQ R12, R_R12(R11)
+	MOVQ BP, R_RBP(R11)
+	MOVQ BX, R_RBX(R11)
+	MOVQ R10, R_R10(R11)
+	MOVQ R9, R_R9(R11)
+	MOVQ R8, R_R8(R11)
+	MOVQ AX, R_RAX(R11)
+	MOVQ AX, R_ORIG_RAX(R11)
+	MOVQ CX, R_RCX(R11)
+	MOVQ CX, R_RIP(R11)
+	MOVQ DX, R_RDX(R11)
+	MOVQ SI, R_RSI(R11)
+	MOVQ DI, R_RDI(R11)
+	POPQ BX // result
+	POPQ DX // flags
+	MOVQ DX, R_EFLAGS(R11)
+	MOVQ DX, R_R11(R11)
+	MOVQ AREA_PRSP(GS), CX
+	MOVQ CX, R_RSP(R11)
+	RDFSBASEQ CX
+	MOVQ CX, R_FSBASE(R11)
+	MOVQ AREA_SELF(GS), R8
+	MOVQ AREA_HOSTFS(R8), AX
+	WRFSBASEQ AX
+	TESTL $0x44500, DX // AC, NT, DF, TF
+	JZ   plain
+	PUSHQ $0x202
+	POPFQ
+plain:
+	MOVQ AREA_FP(R8), DI
+	MOVL AREA_XMASK(R8), AX
+	MOVL (AREA_XMASK+4)(R8), DX
+	BYTE $0x48; BYTE $0x0f; BYTE $0xae; BYTE $0x37 // xsaveopt64 (DI)
+	LDMXCSR AREA_MXCSR(R8)
+	TESTB $4, AREA_XMASK(R8) // AVX
+	JZ   noAVX
+	VZEROUPPER
+noAVX:
+	MOVQ AREA_HOSTSP(R8), SP
+	MOVQ AREA_HOSTBP(R8), BP
+	MOVQ BX, 16(SP) // enter's result
+	RET
+
+// callEntryEnd marks the end of callEntry.
+TEXT ·callEntryEnd(SB),NOSPLIT|NOFRAME,$0
 	INT $3
 
 // sigHandler is the process's handler of every signal that can arrive in
@@ -73,6 +166,9 @@ TEXT ·sigHandler(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
 	LEAQ ·enterWindowEnd(SB), CX
 	CMPQ AX, CX
 	JB   undo
+	LEAQ ·callEntryEnd(SB), CX
+	CMPQ AX, CX
+	JB   note // callEntry follows enterWindow
 outside:
 	CMPQ AX, ·hostTextLow(SB)
 	JB   below
@@ -93,6 +189,18 @@ host:
 	LEAQ ·previous(SB), R11
 	MOVQ (R11)(DI*8), R11
 	JMP  R11
+
+note:
+	CMPL 8(SI), $0 // si_code
+	JLE  sent
+	MOVL $FAULTS, AX
+	BTL  DI, AX
+	JCS  host // a fault of callEntry itself: fatal
+sent:
+	RDGSBASEQ R8
+	DECL DI
+	BTSQ DI, AREA_PENDING(R8)
+	RET
 
 undo:
 	RDGSBASEQ R8
@@ -196,6 +304,12 @@ TEXT ·fsBase(SB),NOSPLIT|NOFRAME,$0-8
 TEXT ·setThreadArea(SB),NOSPLIT|NOFRAME,$0-8
 	MOVQ a+0(FP), AX
 	WRGSBASEQ AX
+	RET
+
+// func addrOfCallEntry() uintptr
+TEXT ·addrOfCallEntry(SB),NOSPLIT|NOFRAME,$0-8
+	LEAQ ·callEntry(SB), AX
+	MOVQ AX, ret+0(FP)
 	RET
 
 // func addrOfHandler() uintptr

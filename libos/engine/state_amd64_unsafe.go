@@ -32,6 +32,9 @@ func initExtendedState() error {
 	if !fs.UseXsave() {
 		return errors.New("this machine has no XSAVE")
 	}
+	if !fs.UseXsaveopt() {
+		return errors.New("this machine has no XSAVEOPT")
+	}
 	xmask = fs.ValidXCR0Mask() & fpu.SupportedXFeatureStates
 	return nil
 }

@@ -1,0 +1,203 @@
+//go:build amd64
+
+package engine
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"pgregory.net/rapid"
+)
+
+// at puts a syscall instruction between two pieces of code.
+func at(before, after []byte) *[siteWindow]byte {
+	var w [siteWindow]byte
+	copy(w[beforeSite-len(before):], before)
+	copy(w[beforeSite:], []byte{0x0f, 0x05})
+	copy(w[beforeSite+syscallLen:], after)
+	return &w
+}
+
+func TestFindSite(t *testing.T) {
+	const next = 0x401009
+	for name, c := range map[string]struct {
+		code *[siteWindow]byte
+		nr   uint64
+		want site
+	}{
+		"mov $39,%eax":          {at([]byte{0xc3, 0xb8, 39, 0, 0, 0}, nil), 39, site{movEAX, next, 39}},
+		"mov $39,%rax":          {at([]byte{0x48, 0xc7, 0xc0, 39, 0, 0, 0}, nil), 39, site{movRAX, next, 39}},
+		"cmp $-4095,%rax":       {at(nil, []byte{0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff}), 39, site{compare, next, -4095}},
+		"both":                  {at([]byte{0xc3, 0xb8, 39, 0, 0, 0}, []byte{0x48, 0x3d, 0, 0xf0, 0xff, 0xff}), 39, site{movEAX, next, 39}},
+		"rt_sigreturn":          {at([]byte{0x48, 0xc7, 0xc0, 15, 0, 0, 0}, nil), 15, site{}},
+		"mov $0,%r8d":           {at([]byte{0x41, 0xb8, 0, 0, 0, 0}, nil), 0, site{}},
+		"mov $39,%ax":           {at([]byte{0x66, 0xb8, 39, 0}, nil), 39, site{}},
+		"another number":        {at([]byte{0xc3, 0xb8, 39, 0, 0, 0}, nil), 40, site{}},
+		"a negative number":     {at([]byte{0xc3, 0xb8, 0xff, 0xff, 0xff, 0xff}, nil), 0xffffffff, site{}},
+		"cmp $-4095,%eax":       {at(nil, []byte{0x3d, 0x01, 0xf0, 0xff, 0xff}), 39, site{}},
+		"nothing known":         {at([]byte{0x90, 0x90}, []byte{0x90}), 39, site{}},
+		"no syscall, but patch": {&[siteWindow]byte{3: 0xff, 0x24, 0x25, 0, 0, 6, 0x5f}, 0, site{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, ok := findSite(c.code, next, c.nr)
+			require.Equal(t, c.want, got)
+			require.Equal(t, c.want != site{}, ok)
+		})
+	}
+}
+
+func anySite(t *rapid.T) site {
+	return site{
+		shape:   rapid.SampledFrom([]shape{movEAX, movRAX, compare}).Draw(t, "shape"),
+		next:    hostarch.Addr(rapid.Uint64Range(0x1000, maxUserAddress-1).Draw(t, "next")),
+		operand: rapid.Int32Range(0, 1<<20).Draw(t, "operand"),
+	}
+}
+
+// original is the code of a site before it is patched, from its start.
+func (s site) original() []byte {
+	imm := binary.LittleEndian.AppendUint32(nil, uint32(s.operand))
+	switch s.shape {
+	case movEAX:
+		return slices.Concat([]byte{0xb8}, imm, []byte{0x0f, 0x05})
+	case movRAX:
+		return slices.Concat([]byte{0x48, 0xc7, 0xc0}, imm, []byte{0x0f, 0x05})
+	default:
+		return slices.Concat([]byte{0x0f, 0x05, 0x48, 0x3d}, imm)
+	}
+}
+
+// TestEditsOfASite: the edits write the jump and nothing else. At each moment
+// of theirs, in whatever order the bytes of a step become visible, every
+// instruction that the site has starts with its old code, the whole jump, or a
+// byte that faults.
+func TestEditsOfASite(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, entry := anySite(t), rapid.IntRange(0, maxSites-1).Draw(t, "entry")
+		code := s.original()
+		jump := s.jump(entry)
+		want := append(slices.Clone(jump[:]), code[jumpLen:]...)
+		got, ok := decodeJump(jump)
+		require.True(t, ok)
+		require.Equal(t, entry, got)
+
+		for n, step := range s.edits(jump) {
+			old := slices.Clone(code)
+			var changed []int
+			for _, e := range step {
+				for i, b := range e.code {
+					code[e.offset+i] = b
+					changed = append(changed, e.offset+i)
+				}
+			}
+			if n == 0 {
+				for _, i := range changed {
+					require.Contains(t, []int{0, s.middle()}, i)
+				}
+			} else if n == 1 {
+				require.NotContains(t, changed, 0)
+				require.Equal(t, byte(noInstruction), old[0])
+				if m := s.middle(); m > 0 {
+					require.NotContains(t, changed, m)
+					require.Equal(t, want[m], old[m], "whoever is between the instructions faults")
+				}
+			}
+		}
+		require.Equal(t, want, code)
+		if m := s.middle(); m > 0 {
+			require.Contains(t, []byte{noInstruction, 0xe5}, code[m])
+		}
+	})
+}
+
+// TestTrampoline executes nothing: its code is decoded by hand.
+func TestTrampoline(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, entry := anySite(t), rapid.IntRange(0, maxSites-1).Draw(t, "entry")
+		const target = 0x60123456
+		code := s.trampoline(entry, target)
+		require.LessOrEqual(t, len(code), trampolineSize)
+		addr := uint64(trampolinesLow + entry*trampolineSize)
+		for i := range code {
+			e, ok := inTrampoline(addr + uint64(i))
+			require.True(t, ok)
+			require.Equal(t, entry, e)
+		}
+		end := addr + uint64(len(code))
+		if s.shape != compare {
+			require.Equal(t, byte(0xb8), code[0])
+			require.Equal(t, uint32(s.operand), binary.LittleEndian.Uint32(code[1:]))
+			code = code[5:]
+		}
+		require.Equal(t, []byte{0x48, 0xb9}, code[:2])
+		require.Equal(t, uint64(s.next), binary.LittleEndian.Uint64(code[2:]))
+		require.Equal(t, []byte{0x41, 0xbb}, code[10:12])
+		require.Equal(t, uint32(leftByCall+entry), binary.LittleEndian.Uint32(code[12:]))
+		require.Equal(t, byte(0xe9), code[16])
+		require.Equal(t, uint64(target), end+uint64(int64(int32(binary.LittleEndian.Uint32(code[17:])))))
+	})
+}
+
+// TestComparedFlags takes the flags for what conditional jumps make of them.
+func TestComparedFlags(t *testing.T) {
+	const cf, pf, af, zf, sf, of = 1 << 0, 1 << 2, 1 << 4, 1 << 6, 1 << 7, 1 << 11
+	rapid.Check(t, func(t *rapid.T) {
+		rax := rapid.OneOf(rapid.Uint64(), rapid.SampledFrom([]uint64{0, 1, 1 << 63, 1<<63 - 1, ^uint64(0), ^uint64(0) - 4095, ^uint64(0) - 4094})).Draw(t, "rax")
+		operand := rapid.OneOf(rapid.Int32(), rapid.SampledFrom([]int32{0, -1, -4095, -4096, 1 << 30})).Draw(t, "operand")
+		flags := rapid.Uint64().Draw(t, "flags")
+		got := comparedFlags(flags, rax, operand)
+		has := func(flag uint64) bool { return got&flag != 0 }
+		with := int64(operand)
+		require.Equal(t, rax < uint64(with), has(cf), "jb")
+		require.Equal(t, rax == uint64(with), has(zf), "je")
+		require.Equal(t, int64(rax) < with, has(sf) != has(of), "jl")
+		require.Equal(t, int64(rax-uint64(with)) < 0, has(sf), "js")
+		require.Equal(t, bits.OnesCount8(uint8(rax-uint64(with)))%2 == 0, has(pf), "jp")
+		require.Equal(t, rax&15 < uint64(with)&15, has(af), "the adjust flag")
+		const all = cf | pf | af | zf | sf | of
+		require.Equal(t, flags&^all, got&^all)
+	})
+}
+
+// TestEntriesAreShared: address spaces with the same site share its entry,
+// which is free again after the last.
+func TestEntriesAreShared(t *testing.T) {
+	tr := &trampolines{entries: map[site]int{}, table: new([maxSites]uint64), code: new([maxSites][trampolineSize]byte)}
+	first, ok := tr.take(site{movEAX, 0x1000, 1})
+	require.True(t, ok)
+	again, _ := tr.take(site{movEAX, 0x1000, 1})
+	require.Equal(t, first, again)
+	other, _ := tr.take(site{compare, 0x1000, 1})
+	require.NotEqual(t, first, other)
+
+	tr.drop([]int{first})
+	_, ok = tr.site(first)
+	require.True(t, ok)
+	tr.drop([]int{again})
+	_, ok = tr.site(first)
+	require.False(t, ok)
+
+	for i := range maxSites - 1 {
+		_, ok := tr.take(site{movEAX, hostarch.Addr(0x2000 + i), 1})
+		require.True(t, ok)
+	}
+	_, ok = tr.take(site{movEAX, 0x1000, 1})
+	require.False(t, ok, "the table is full")
+}
+
+// TestTrappedOnce: of all traps of a site exactly one asks for a patch, until
+// another site has taken its place.
+func TestTrappedOnce(t *testing.T) {
+	var p patches
+	asked := 0
+	for range 1000 {
+		if p.trapped(0x401007) {
+			asked++
+		}
+	}
+	require.Equal(t, 1, asked)
+}
