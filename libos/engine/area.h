@@ -18,7 +18,10 @@
 #define AREA_PENDING  128
 #define AREA_PRSP     136
 #define AREA_MXCSR    144
+#define AREA_ARCH     152
 #define AREA_SCRATCH  2048
+#define AREA_SIZE     0x10000 // area and alternate signal stack, aligned to its size
+#define AREAS_TOP     0x5600 // upper half of every area's address
 
 // Offsets into linux.PtraceRegs.
 #define R_R15 0
@@ -43,6 +46,7 @@
 #define R_RSP 152
 #define R_SS 160
 #define R_FSBASE 168
+#define R_GSBASE 176
 
 // Offsets into struct ucontext, arch/x86/include/uapi/asm/sigcontext.h.
 #define UC_R8  40

@@ -6,10 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/hostarch"
 )
+
+const pageSize = hostarch.PageSize
 
 // area is what a host thread needs to enter and leave the program. It lies
 // outside the Go heap, is found through the GS base, and is written by its
@@ -38,17 +43,41 @@ type area struct {
 	pending  uint64 // signals, bit n-1 for n, that arrived while callEntry ran
 	prsp     uint64 // the program's stack pointer while callEntry runs
 	mxcsr    uint64 // what Go code runs with
+	arch     uint64 // of a system call that trapped, linux/audit.h
 	tid      int32
 }
 
-const areaSize = 4096 // the scratch stack of enter ends at half of it
+// Areas lie together above all programs, each at the bottom of its thread's
+// alternate signal stack: sigHandler finds its area from the stack pointer, and
+// callEntry tells an area from a program's GS base by the upper half.
+const (
+	areasTop    = 0x5600
+	areaSize    = 64 << 10
+	areaStack   = 8 << 10 // where the stack starts: after the area and a guard page
+	areaScratch = 2048    // where the scratch stack of enter and callEntry ends
+)
+
+// areas counts the areas ever made. They are not given back: the Go runtime
+// ends hardly a thread.
+var areas atomic.Uint32
 
 // newArea makes the calling thread's area and switches Syscall User Dispatch
 // on for it. The thread must be locked to its goroutine.
 func newArea() (*area, error) {
-	p, _, errno := unix.Syscall6(unix.SYS_MMAP, 0, areaSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
-	if errno != 0 {
-		return nil, fmt.Errorf("memory for a thread's area: %w", errno)
+	n := uintptr(areas.Add(1) - 1)
+	if n >= 1<<32/areaSize {
+		return nil, errors.New("more threads than there are areas")
+	}
+	p := areasTop<<32 + n*areaSize
+	for _, m := range []struct{ offset, size uintptr }{{0, pageSize}, {areaStack, areaSize - areaStack}} {
+		_, _, errno := unix.Syscall6(unix.SYS_MMAP, p+m.offset, m.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uintptr(0), 0)
+		if errno != 0 {
+			return nil, fmt.Errorf("memory for a thread's area: %w", errno)
+		}
+	}
+	stack := linux.SignalStack{Addr: uint64(p + areaStack), Size: areaSize - areaStack}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SIGALTSTACK, uintptr(unsafe.Pointer(&stack)), 0, 0); errno != 0 {
+		return nil, fmt.Errorf("setting a thread's alternate signal stack: %w", errno)
 	}
 	a := *(**area)(unsafe.Pointer(&p)) // p is not Go memory
 	const defaultMXCSR = 0x1f80 // Intel SDM vol. 1, 11.6.4
@@ -106,13 +135,14 @@ func checkLayout() error {
 		"pending":  {unsafe.Offsetof(a.pending), 128},
 		"prsp":     {unsafe.Offsetof(a.prsp), 136},
 		"mxcsr":    {unsafe.Offsetof(a.mxcsr), 144},
+		"arch":     {unsafe.Offsetof(a.arch), 152},
 	} {
 		if offsets[0] != offsets[1] {
 			return fmt.Errorf("%s of the thread's area lies at %d, in area.h at %d", field, offsets[0], offsets[1])
 		}
 	}
-	if unsafe.Sizeof(a) > areaSize/4 || programEnd != maxUserAddress {
-		return errors.New("the thread's area reaches into its scratch stack, or programEnd is wrong")
+	if unsafe.Sizeof(a) > areaScratch/2 {
+		return errors.New("the thread's area reaches into its scratch stack")
 	}
 	return nil
 }
@@ -124,6 +154,10 @@ func fsBase() uintptr
 func setThreadArea(a *area)
 func addrOfHandler() uintptr
 func addrOfCallEntry() uintptr
+func addrOfForeignGS() uintptr
+
+// gsNotOurs is where callEntry gives up finding the area.
+var gsNotOurs = uint64(addrOfForeignGS())
 
 //go:linkname entersyscall runtime.entersyscall
 func entersyscall()
@@ -159,7 +193,7 @@ func run(g *guest) uint64 {
 	g.tid.Store(a.tid)
 	how := enter(a)
 	g.tid.Store(0)
-	g.signo, g.code, g.addr, g.err, g.trap = a.signo, a.code, a.addr, a.err, a.trap
+	g.signo, g.code, g.addr, g.err, g.trap, g.arch = a.signo, a.code, a.addr, a.err, a.trap, a.arch
 	g.pending, a.pending = a.pending, 0 // none comes any more: RIP is Go's
 	exitsyscall()
 	return how

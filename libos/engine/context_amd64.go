@@ -32,6 +32,7 @@ type guest struct {
 	code      int64
 	addr      uint64
 	err, trap uint64
+	arch      uint64
 	// pending are signals that arrived on the way, bit n-1 for n.
 	pending uint64
 }
@@ -45,10 +46,9 @@ type switchContext struct {
 	stub atomic.Pointer[stubContext]
 	// stubAS is where it executed last, if that was there; else nil.
 	stubAS platform.AddressSpace
-	// compared is the site that the program left by, if its compare is still
-	// to be executed.
-	compared    site
-	hasCompared bool
+	// site is the patched one that the program left by last, until the second
+	// instruction of a compare has been executed.
+	site site
 
 	// Numbers of system calls by traps and by patched sites.
 	traps, calls uint64
@@ -159,11 +159,9 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 	defer c.interrupt.Disable()
 	atomic.StoreUint32(&c.stop, 0)
 	pointAt(&c.guest, ac)
-	if c.hasCompared {
-		c.hasCompared = false
-		if ac.Regs.Rip == uint64(c.compared.next) {
-			c.compared.compared(&ac.Regs.PtraceRegs)
-		}
+	if c.site.shape == compare && ac.Regs.Rip == uint64(c.site.next) {
+		c.site.compared(&ac.Regs.PtraceRegs)
+		c.site = site{}
 	}
 	for {
 		how := run(&c.guest)
@@ -176,12 +174,21 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 		if err := c.raise(); err != nil {
 			return nil, hostarch.NoAccess, err
 		}
+		if how == leftBySignal && ac.Regs.Rip == gsNotOurs {
+			how = ac.Regs.R11
+		}
 		if how >= leftByCall {
 			c.calls++
-			c.compared, c.hasCompared = sites.compared(int(how - leftByCall))
+			c.site = sites.called(how - leftByCall)
+			call(&ac.Regs.PtraceRegs, c.site.next)
 			return nil, hostarch.NoAccess, nil
 		}
 		info, err := c.left(ac, how)
+		if err == nil && c.arch == auditArchI386 {
+			// int $0x80: the Sentry has no system calls of 32-bit programs.
+			ac.Regs.Rax = errnoResult(unix.ENOSYS)
+			continue
+		}
 		if err == nil {
 			c.traps++
 			if next := ac.Regs.Rip; as.patches.trapped(next) {
@@ -201,15 +208,20 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 	}
 }
 
-// Codes of SIGSYS, include/uapi/asm-generic/siginfo.h.
-const sysUserDispatch = 2
+const (
+	sysUserDispatch = 2           // code of SIGSYS, include/uapi/asm-generic/siginfo.h
+	auditArchI386   = 0x4000_0003 // AUDIT_ARCH_I386, include/uapi/linux/audit.h
+)
+
+// errnoResult is what a system call that failed leaves in RAX.
+func errnoResult(e unix.Errno) uint64 { return -uint64(e) }
 
 // left turns the signal that the program was left by, or not entered for, into
 // what the Sentry wants to know: no error is a system call.
 func (c *switchContext) left(ac *arch.Context64, how uint64) (*linux.SignalInfo, error) {
 	sig := unix.Signal(c.signo)
 	if how == leftBySignal && sig == unix.SIGSYS && c.code == sysUserDispatch {
-		ac.Regs.Orig_rax = ac.Regs.Rax
+		call(&ac.Regs.PtraceRegs, hostarch.Addr(ac.Regs.Rip))
 		return nil, nil
 	}
 	if how == leftBySignal {

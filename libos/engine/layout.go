@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"gvisor.dev/gvisor/pkg/hostarch"
 )
@@ -28,11 +29,11 @@ const (
 	heapReserve = 64 << 30
 )
 
-// Bounds of the host binary's text, and the end of the programs' addresses,
-// for sigHandler.
+// Bounds of the host binary's text and of the host's vdso, for sigHandler: what
+// is executed elsewhere is the program's.
 var (
 	hostTextLow, hostTextHigh uintptr
-	programEnd                uintptr = maxUserAddress
+	vdsoLow, vdsoHigh         uintptr
 )
 
 // hostRanges are the parts of the programs' addresses that this process uses
@@ -57,6 +58,9 @@ func findHostRanges() error {
 			return errors.New("the host binary lies where programs belong: link it with -ldflags '-T 0x60001000'")
 		}
 		if start >= maxUserAddress {
+			if strings.HasSuffix(s.Text(), "[vdso]") {
+				vdsoLow, vdsoHigh = uintptr(start), uintptr(end)
+			}
 			continue
 		}
 		switch {

@@ -52,8 +52,9 @@ func (as *addressSpace) mend(ctx context.Context, m platform.MemoryManager, ac *
 }
 
 // call sets the registers as the syscall instruction before next leaves them.
+// Of the number Linux takes the lower half (arch/x86/entry/syscall_64.c).
 func call(regs *linux.PtraceRegs, next hostarch.Addr) verdict {
-	regs.Rip, regs.Orig_rax = uint64(next), regs.Rax
+	regs.Rip, regs.Orig_rax = uint64(next), uint64(int32(regs.Rax))
 	regs.Rcx, regs.R11 = regs.Rip, regs.Eflags
 	return systemCall
 }

@@ -31,8 +31,10 @@ TEXT ·enterWindow(SB),NOSPLIT|NOFRAME,$0
 	WRFSBASEQ AX
 	LEAQ AREA_SCRATCH(R8), SP
 	MOVQ R_EFLAGS(R9), AX
-	TESTL $0x100, AX
-	JNZ  step
+	TESTL $0x100, AX // TF
+	JNZ  atOnce
+	CMPQ R_GSBASE(R9), $0
+	JNE  atOnce
 	PUSHQ AX
 	POPFQ
 	MOVQ R_R15(R9), R15
@@ -52,9 +54,10 @@ TEXT ·enterWindow(SB),NOSPLIT|NOFRAME,$0
 	MOVQ R_R8(R9), R8
 	MOVQ R_R9(R9), R9
 	BYTE $0x65; BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $AREA_RIP // jmp *%gs:AREA_RIP
-step:
-	// With the trap flag, the first instruction to trap must be the program's:
-	// iretq takes the flags and the address at once.
+atOnce:
+	// iretq takes the flags and the address at once, and needs no area: with the
+	// trap flag the first instruction to trap must be the program's, and a
+	// program may have a GS base of its own.
 	MOVQ AREA_RIP(R8), CX
 	MOVQ CX, (AREA_SCRATCH-40)(R8)
 	MOVQ $0x33, (AREA_SCRATCH-32)(R8) // user code segment
@@ -63,6 +66,11 @@ step:
 	MOVQ CX, (AREA_SCRATCH-16)(R8)
 	MOVQ $0x2b, (AREA_SCRATCH-8)(R8) // user data segment
 	LEAQ (AREA_SCRATCH-40)(R8), SP
+	MOVQ R_GSBASE(R9), AX
+	TESTQ AX, AX
+	JZ   noGS
+	WRGSBASEQ AX
+noGS:
 	MOVQ R_R15(R9), R15
 	MOVQ R_R14(R9), R14
 	MOVQ R_R13(R9), R13
@@ -91,11 +99,19 @@ TEXT ·enterWindowEnd(SB),NOSPLIT|NOFRAME,$0
 // callEntry is where the trampoline of a patched system call site leads
 // (sites.go): it leaves the program as sigHandler does, by a jump.
 //
-// Entered in program mode, with CX the address of the next instruction and R11
-// the result for enter; both are a system call's to clobber. The program's
-// stack may not be touched. A signal in here is noted and its handler returns:
-// whoever called enter raises it again.
+// Entered in program mode with R11 the result for enter; that and CX are a
+// system call's to clobber. The flags and the program's stack may not be
+// touched. A signal in here is noted and its handler returns: whoever called
+// enter raises it again.
 TEXT ·callEntry(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
+	// Is the GS base an area, or one of the program's own?
+	RDGSBASEQ CX
+	BSWAPQ CX
+	MOVL CX, CX
+	LEAQ -0x560000(CX), CX // AREAS_TOP, swapped
+	JCXZQ area
+	JMP  ·foreignGS(SB)
+area:
 	MOVQ SP, AREA_PRSP(GS)
 	MOVQ AREA_SELF(GS), SP
 	LEAQ AREA_SCRATCH(SP), SP
@@ -114,8 +130,6 @@ TEXT ·callEntry(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
 	MOVQ R8, R_R8(R11)
 	MOVQ AX, R_RAX(R11)
 	MOVQ AX, R_ORIG_RAX(R11)
-	MOVQ CX, R_RCX(R11)
-	MOVQ CX, R_RIP(R11)
 	MOVQ DX, R_RDX(R11)
 	MOVQ SI, R_RSI(R11)
 	MOVQ DI, R_RDI(R11)
@@ -149,9 +163,10 @@ noAVX:
 	MOVQ BX, 16(SP) // enter's result
 	RET
 
-// callEntryEnd marks the end of callEntry.
-TEXT ·callEntryEnd(SB),NOSPLIT|NOFRAME,$0
-	INT $3
+// foreignGS marks the end of callEntry. It is executed in program mode when the
+// area cannot be found but by a signal.
+TEXT ·foreignGS(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
+	UNDEF
 
 // sigHandler is the process's handler of every signal that can arrive in
 // program mode. In host mode it continues with the handler that stood before.
@@ -166,25 +181,20 @@ TEXT ·sigHandler(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
 	LEAQ ·enterWindowEnd(SB), CX
 	CMPQ AX, CX
 	JB   undo
-	LEAQ ·callEntryEnd(SB), CX
+	LEAQ ·foreignGS(SB), CX
 	CMPQ AX, CX
 	JB   note // callEntry follows enterWindow
+	JEQ  program
 outside:
 	CMPQ AX, ·hostTextLow(SB)
-	JB   below
+	JB   notText
 	CMPQ AX, ·hostTextHigh(SB)
 	JB   host
-below:
-	CMPQ AX, ·programEnd(SB)
+notText:
+	CMPQ AX, ·vdsoLow(SB)
 	JB   program
-	// Above the program's addresses: the vdso in host mode, or a wild jump,
-	// which faults on fetching the instruction.
-	CMPQ UC_TRAPNO(DX), $14
-	JNE  host
-	CMPQ AX, UC_CR2(DX)
-	JNE  host
-	CMPL DI, $11
-	JEQ  program
+	CMPQ AX, ·vdsoHigh(SB)
+	JAE  program
 host:
 	LEAQ ·previous(SB), R11
 	MOVQ (R11)(DI*8), R11
@@ -197,13 +207,15 @@ note:
 	BTL  DI, AX
 	JCS  host // a fault of callEntry itself: fatal
 sent:
-	RDGSBASEQ R8
+	MOVQ SP, R8
+	ANDQ $~(AREA_SIZE-1), R8
 	DECL DI
 	BTSQ DI, AREA_PENDING(R8)
 	RET
 
 undo:
-	RDGSBASEQ R8
+	MOVQ SP, R8
+	ANDQ $~(AREA_SIZE-1), R8
 	MOVQ DI, AREA_SIGNO(R8)
 	MOVLQSX 8(SI), AX
 	MOVQ AX, AREA_SICODE(R8)
@@ -211,7 +223,17 @@ undo:
 	JMP  leave
 
 program:
-	RDGSBASEQ R8
+	// A host thread that runs wild is on Go's signal stack, or not entered.
+	MOVQ SP, R8
+	ANDQ $~(AREA_SIZE-1), R8
+	MOVQ R8, R9
+	SHRQ $32, R9
+	CMPQ R9, $AREAS_TOP
+	JNE  host
+	CMPB AREA_SELECTOR(R8), $SELECTOR_BLOCK
+	JNE  host
+	MOVL 28(SI), AX // si_arch of a SIGSYS
+	MOVQ AX, AREA_ARCH(R8)
 	MOVQ DI, AREA_SIGNO(R8)
 	MOVLQSX 8(SI), AX
 	MOVQ AX, AREA_SICODE(R8)
@@ -261,6 +283,11 @@ program:
 	MOVQ AX, R_RSP(R9)
 	RDFSBASEQ AX
 	MOVQ AX, R_FSBASE(R9)
+	RDGSBASEQ AX
+	CMPQ AX, R8
+	JEQ  ownGS // the program has none of its own
+	MOVQ AX, R_GSBASE(R9)
+ownGS:
 
 	MOVQ UC_FPSTATE(DX), SI
 	MOVQ AREA_FP(R8), DI
@@ -270,6 +297,7 @@ program:
 	MOVQ $LEFT_BY_SIGNAL, R11
 
 leave:
+	WRGSBASEQ R8
 	MOVB $SELECTOR_ALLOW, AREA_SELECTOR(R8)
 	MOVQ AREA_HOSTFS(R8), AX
 	WRFSBASEQ AX
@@ -309,6 +337,12 @@ TEXT ·setThreadArea(SB),NOSPLIT|NOFRAME,$0-8
 // func addrOfCallEntry() uintptr
 TEXT ·addrOfCallEntry(SB),NOSPLIT|NOFRAME,$0-8
 	LEAQ ·callEntry(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+// func addrOfForeignGS() uintptr
+TEXT ·addrOfForeignGS(SB),NOSPLIT|NOFRAME,$0-8
+	LEAQ ·foreignGS(SB), AX
 	MOVQ AX, ret+0(FP)
 	RET
 

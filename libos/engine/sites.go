@@ -12,8 +12,8 @@ import (
 )
 
 // A system call site that has trapped often is replaced by a jump to a
-// trampoline of its own, which loads the address of the next instruction and
-// goes to callEntry (run_amd64.s):
+// trampoline of its own, which says which site it is and goes to callEntry
+// (run_amd64.s):
 //
 //	ff 24 25 disp32    jmp *disp32
 //
@@ -53,7 +53,7 @@ const (
 	maxSites       = 8192
 	tableLow       = 0x5f06_0000 // to 0x5f06_ffff
 	trampolinesLow = 0x5f07_0000
-	trampolineSize = 32
+	trampolineSize = 16
 	sitesEnd       = trampolinesLow + maxSites*trampolineSize
 )
 
@@ -146,7 +146,6 @@ func (s site) trampoline(entry int, callEntry uintptr) []byte {
 	if s.shape != compare {
 		code = binary.LittleEndian.AppendUint32([]byte{0xb8}, uint32(s.operand)) // mov $nr,%eax
 	}
-	code = binary.LittleEndian.AppendUint64(append(code, 0x48, 0xb9), uint64(s.next))               // movabs $next,%rcx
 	code = binary.LittleEndian.AppendUint32(append(code, 0x41, 0xbb), uint32(leftByCall+entry))     // mov $result,%r11d
 	at := trampolinesLow + entry*trampolineSize + len(code) + 5                                     // end of the jump
 	return binary.LittleEndian.AppendUint32(append(code, 0xe9), uint32(int64(callEntry)-int64(at))) // jmp callEntry

@@ -133,12 +133,10 @@ func TestTrampoline(t *testing.T) {
 			require.Equal(t, uint32(s.operand), binary.LittleEndian.Uint32(code[1:]))
 			code = code[5:]
 		}
-		require.Equal(t, []byte{0x48, 0xb9}, code[:2])
-		require.Equal(t, uint64(s.next), binary.LittleEndian.Uint64(code[2:]))
-		require.Equal(t, []byte{0x41, 0xbb}, code[10:12])
-		require.Equal(t, uint32(leftByCall+entry), binary.LittleEndian.Uint32(code[12:]))
-		require.Equal(t, byte(0xe9), code[16])
-		require.Equal(t, uint64(target), end+uint64(int64(int32(binary.LittleEndian.Uint32(code[17:])))))
+		require.Equal(t, []byte{0x41, 0xbb}, code[:2])
+		require.Equal(t, uint32(leftByCall+entry), binary.LittleEndian.Uint32(code[2:]))
+		require.Equal(t, byte(0xe9), code[6])
+		require.Equal(t, uint64(target), end+uint64(int64(int32(binary.LittleEndian.Uint32(code[7:])))))
 	})
 }
 

@@ -111,9 +111,6 @@ func (t *trampolines) site(entry int) (site, bool) {
 	return t.sites[entry], true
 }
 
-// compared returns the site of an entry whose trampoline has just been left,
-// and whether it has a compare to execute. It takes no lock: the entry is in use.
-func (t *trampolines) compared(entry int) (site, bool) {
-	s := t.sites[entry]
-	return s, s.shape == compare
-}
+// called returns the site of an entry whose trampoline has just been left. It
+// takes no lock: the entry is in use.
+func (t *trampolines) called(entry uint64) site { return t.sites[entry%maxSites] }
