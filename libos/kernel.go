@@ -25,7 +25,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sighandling"
 
-	_ "junction/libos/engine" // registers the platform
+	"junction/libos/engine"
 	tcpip "junction/libos/netstack"
 
 	// The other socket families that programs may open.
@@ -117,6 +117,9 @@ func newPlatform(opts *Options) (platform.Platform, error) {
 	plat, err := constructor.New(platform.Options{ApplicationCores: opts.Kthreads})
 	if err != nil {
 		return nil, fmt.Errorf("starting engine %q: %w", opts.Platform, err)
+	}
+	if p, ok := plat.(interface{ SetPolicy(engine.Policy) }); ok && opts.Policy != nil {
+		p.SetPolicy(*opts.Policy)
 	}
 	return plat, nil
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"junction/libos/engine"
 )
 
 // Errors of Boot and Start that decide a shell's exit code. They are wrapped
@@ -53,6 +55,9 @@ type Options struct {
 
 	// Kthreads is how many processors the program sees and uses at once. Default: those of the host's affinity mask.
 	Kthreads int
+	// Policy says which address space the in-process engine has in this process.
+	// Default: engine.DefaultPolicy.
+	Policy *engine.Policy
 	// Strace logs each system call of the program to Logger at level info.
 	Strace bool
 	// CountSyscalls makes Stats count system calls, at a small cost for each.
@@ -93,6 +98,8 @@ type Stats struct {
 	SystemSeconds float64 `json:"system_seconds"`
 	// MaxRSSBytes is the largest resident set size of the host process, in bytes.
 	MaxRSSBytes uint64 `json:"max_rss_bytes"`
+	// AddressSpaces tells where programs executed; nil if the engine has one way only.
+	AddressSpaces *engine.Stats `json:"address_spaces,omitempty"`
 }
 
 // The life of an instance, in order (see instance.go):

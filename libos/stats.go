@@ -1,12 +1,20 @@
 package libos
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"junction/libos/engine"
+)
 
 // Stats returns what the instance has used so far.
 func (i *Instance) Stats() Stats {
 	s := Stats{Platform: i.opts.Platform}
 	if i.calls != nil {
 		s.Syscalls = i.calls.Load()
+	}
+	if p, ok := i.k.Platform.(interface{ Stats() engine.Stats }); ok {
+		spaces := p.Stats()
+		s.AddressSpaces = &spaces
 	}
 	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
 		var r unix.Rusage

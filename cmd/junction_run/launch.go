@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"math"
 	"os"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"junction/cmd/junction_run/internal/cli"
 	"junction/libos"
+	"junction/libos/engine"
 )
 
 // launch runs an instance until its program ends and returns the program's
@@ -77,6 +79,13 @@ func closing(logger *slog.Logger, what string, end func() error) {
 	}
 }
 
+// policies are those that --moves names, for tests.
+var policies = map[string]*engine.Policy{
+	"always": {},
+	"soon":   {Saving: 1, Move: 1}, // after the first Switches outside
+	"never":  {Move: math.MaxInt64},
+}
+
 func instanceOptions(s *cli.Settings, std stdio, logger *slog.Logger) libos.Options {
 	return libos.Options{
 		Name:          s.Name,
@@ -90,6 +99,7 @@ func instanceOptions(s *cli.Settings, std stdio, logger *slog.Logger) libos.Opti
 		ReadWrite:     s.ReadWrite,
 		Stdio:         [3]*os.File{std.in, std.out, std.err},
 		Kthreads:      s.Kthreads,
+		Policy:        policies[s.Moves],
 		Strace:        s.Strace,
 		CountSyscalls: s.Stats != "",
 		Watchdog:      s.Watchdog,

@@ -20,13 +20,40 @@ type addressSpace struct {
 	p       *Platform
 	patches patches
 
+	// left holds a token when a thread has left that was told to.
+	left chan struct{}
+	// candidate and wasHere are the slot's, under its lock.
+	candidate candidate
+	wasHere   bool
+
 	mu sync.Mutex
 	// here: mapped in this process. Written with mu and the slot's lock held.
 	here atomic.Bool
 	// stub is the address space on the second platform, once there is one. +checklocks:mu
 	stub platform.AddressSpace
-	// occupied: the host's ranges are taken in the program's memory manager.
-	occupied atomic.Bool
+	// stubbed: stub is not nil.
+	stubbed atomic.Bool
+	// contexts are the threads whose last Switch was in this address space. +checklocks:mu
+	contexts map[*switchContext]struct{}
+	// inside and outside count the Switches of threads that have parted. +checklocks:mu
+	inside, outside uint64
+	// mm is the program's memory manager, once one of its threads has executed. +checklocks:mu
+	mm platform.MemoryManager
+}
+
+func newAddressSpace(p *Platform) *addressSpace {
+	return &addressSpace{p: p, left: make(chan struct{}, 1), contexts: make(map[*switchContext]struct{})}
+}
+
+// size returns how many bytes of the program's memory are resident.
+func (as *addressSpace) size() uint64 {
+	as.mu.Lock()
+	mm, ok := as.mm.(interface{ ResidentSetSize() uint64 })
+	as.mu.Unlock()
+	if !ok {
+		return 0
+	}
+	return mm.ResidentSetSize()
 }
 
 // MapFile implements platform.AddressSpace.MapFile.

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
 	"math/bits"
 	"os"
 	"sync/atomic"
@@ -12,7 +11,6 @@ import (
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
-	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 	"gvisor.dev/gvisor/pkg/sentry/platform/interrupt"
 )
@@ -46,6 +44,10 @@ type switchContext struct {
 	stub atomic.Pointer[stubContext]
 	// stubAS is where it executed last, if that was there; else nil.
 	stubAS platform.AddressSpace
+	// as is the address space of its last Switch.
+	as *addressSpace
+	// inside and outside count its Switches in as.
+	inside, outside uint64
 	// site is the patched one that the program left by last, until the second
 	// instruction of a compare has been executed.
 	site site
@@ -60,104 +62,32 @@ type stubContext struct{ platform.Context }
 // Switch implements platform.Context.Switch.
 func (c *switchContext) Switch(ctx context.Context, mm platform.MemoryManager, ac *arch.Context64, cpu int32) (*linux.SignalInfo, hostarch.AccessType, error) {
 	as := mm.AddressSpace().(*addressSpace)
-	if err := as.occupy(ctx, mm); err != nil {
-		return nil, hostarch.NoAccess, err
+	if c.as != as {
+		if err := c.move(ctx, mm, as); err != nil {
+			return nil, hostarch.NoAccess, err
+		}
 	}
-	if !as.here.Load() && !as.p.slot.enter(as) {
+	if !as.here.Load() && !c.claim() {
 		return c.switchStub(ctx, as, mm, ac, cpu)
 	}
 	if c.stubAS != nil {
-		// Registers that the second platform still keeps come back first.
-		if err := c.stub.Load().PullFullState(c.stubAS, ac); err != nil {
+		if err := c.leaveStub(ac); err != nil {
 			return nil, hostarch.NoAccess, err
 		}
-		c.stubAS = nil
 	}
+	c.inside++
 	return c.switchHere(ctx, as, mm, ac)
-}
-
-// stubManager is a memory manager as the second platform wants to see it.
-type stubManager struct {
-	platform.MemoryManager
-	as platform.AddressSpace
-}
-
-func (m stubManager) AddressSpace() platform.AddressSpace { return m.as }
-
-func (c *switchContext) switchStub(ctx context.Context, as *addressSpace, mm platform.MemoryManager, ac *arch.Context64, cpu int32) (*linux.SignalInfo, hostarch.AccessType, error) {
-	inner, err := as.stubSpace()
-	if err != nil {
-		return nil, hostarch.NoAccess, err
-	}
-	stub := c.stub.Load()
-	if stub == nil {
-		second, err := as.p.second()
-		if err != nil {
-			return nil, hostarch.NoAccess, err
-		}
-		stub = &stubContext{second.NewContext(ctx)}
-		c.stub.Store(stub)
-	}
-	if c.stubAS == nil {
-		stub.FullStateChanged()
-	}
-	c.stubAS = inner
-	for {
-		info, at, err := stub.Switch(ctx, stubManager{mm, inner}, ac, cpu)
-		if err != platform.ErrContextSignal { //nolint: a sentinel that is never wrapped
-			return info, at, err
-		}
-		switch as.mend(ctx, mm, ac, info) {
-		case ownFault:
-			return info, at, err
-		case systemCall:
-			return nil, hostarch.NoAccess, nil
-		}
-	}
-}
-
-// stubSpace returns the address space on the second platform.
-func (as *addressSpace) stubSpace() (platform.AddressSpace, error) {
-	as.mu.Lock()
-	defer as.mu.Unlock()
-	if as.stub == nil {
-		second, err := as.p.second()
-		if err != nil {
-			return nil, err
-		}
-		stub, err := second.NewAddressSpace()
-		if err != nil {
-			return nil, err
-		}
-		as.stub = stub
-	}
-	return as.stub, nil
-}
-
-// occupy takes the host's ranges in the program's memory manager, once, so
-// that it gives them to nobody.
-func (as *addressSpace) occupy(ctx context.Context, mm platform.MemoryManager) error {
-	if as.occupied.Load() || as.occupied.Swap(true) {
-		return nil
-	}
-	for _, r := range hostRanges {
-		if _, err := mm.MMap(ctx, memmap.MMapOpts{
-			Addr: r.Start, Length: uint64(r.Length()), Fixed: true, Unmap: true, Private: true,
-			Perms: hostarch.NoAccess, MaxPerms: hostarch.NoAccess,
-		}); err != nil {
-			return fmt.Errorf("reserving %v in a program's address space: %w", r, err)
-		}
-	}
-	return nil
 }
 
 // switchHere executes the thread in this process until it is left.
 func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm platform.MemoryManager, ac *arch.Context64) (*linux.SignalInfo, hostarch.AccessType, error) {
-	if !c.interrupt.Enable(c) {
+	// The order matters: stop is cleared before whoever may set it again,
+	// moveOut and an interrupt, can be missed.
+	atomic.StoreUint32(&c.stop, 0)
+	if !as.here.Load() || !c.interrupt.Enable(c) {
 		return nil, hostarch.NoAccess, platform.ErrContextInterrupt
 	}
 	defer c.interrupt.Disable()
-	atomic.StoreUint32(&c.stop, 0)
 	pointAt(&c.guest, ac)
 	if c.site.shape == compare && ac.Regs.Rip == uint64(c.site.next) {
 		c.site.compared(&ac.Regs.PtraceRegs)
@@ -165,6 +95,9 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 	}
 	for {
 		how := run(&c.guest)
+		if atomic.LoadUint32(&c.stop) != 0 {
+			as.noteLeft()
+		}
 		if how == noArea {
 			if err := attachThread(); err != nil {
 				return nil, hostarch.NoAccess, err
@@ -319,7 +252,13 @@ func (c *switchContext) onStub(f func(platform.Context)) {
 }
 
 // Release implements platform.Context.Release.
-func (c *switchContext) Release() { c.onStub(platform.Context.Release) }
+func (c *switchContext) Release() {
+	if c.as != nil {
+		c.as.part(c)
+		c.as = nil
+	}
+	c.onStub(platform.Context.Release)
+}
 
 // PrepareSleep implements platform.Context.PrepareSleep.
 func (c *switchContext) PrepareSleep() { c.onStub(platform.Context.PrepareSleep) }

@@ -26,8 +26,9 @@ type Platform struct {
 	platform.NoCPUNumbers
 	platform.UseHostGlobalMemoryBarrier // the second platform's are other processes
 
-	slot   slot
-	second func() (platform.Platform, error)
+	slot     slot
+	counters counters
+	second   func() (platform.Platform, error)
 }
 
 // setUp prepares the process, once.
@@ -66,8 +67,22 @@ func New(opts platform.Options) (*Platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Platform{second: sync.OnceValues(func() (platform.Platform, error) { return constructor.New(opts) })}, nil
+	p := &Platform{second: sync.OnceValues(func() (platform.Platform, error) { return constructor.New(opts) })}
+	p.slot.counters = &p.counters
+	p.SetPolicy(DefaultPolicy())
+	return p, nil
 }
+
+// SetPolicy says what decides which address space is in this process. It may be
+// called at any time; the zero Policy moves one in whenever it can.
+func (p *Platform) SetPolicy(policy Policy) {
+	p.slot.mu.Lock()
+	defer p.slot.mu.Unlock()
+	p.slot.election.Policy = policy
+}
+
+// Stats returns where programs have executed so far.
+func (p *Platform) Stats() Stats { return p.counters.snapshot() }
 
 // SupportsAddressSpaceIO implements platform.Platform.SupportsAddressSpaceIO.
 func (*Platform) SupportsAddressSpaceIO() bool { return false }
@@ -93,7 +108,7 @@ func (*Platform) SeccompInfo() platform.SeccompInfo {
 
 // NewAddressSpace implements platform.Platform.NewAddressSpace.
 func (p *Platform) NewAddressSpace() (platform.AddressSpace, error) {
-	return &addressSpace{p: p}, nil
+	return newAddressSpace(p), nil
 }
 
 // NewContext implements platform.Platform.NewContext.

@@ -16,6 +16,7 @@ var enums = map[string][]string{
 	"mode":      {"direct", "none"},
 	"driver":    {"afxdp", "tap"},
 	"engine":    {"auto", "inproc", "systrap"},
+	"moves":     {"always", "soon", "never"},
 	"log":       {"text", "json"},
 	"log-level": {"debug", "info", "warn", "error"},
 	"stats":     {"text", "json"},
@@ -45,6 +46,7 @@ type flags struct {
 
 	name, engine, cwd, root string
 	kthreads                int
+	moves                   string
 	env, rw                 []string
 	uid, gid                uint32
 
@@ -78,6 +80,8 @@ func (f *flags) registerProgram(fs *pflag.FlagSet) {
 	option(fs, "name", "NAME", "the instance's name, the program's host name; default: the program's", f.setName)
 	option(fs, "kthreads", "N", "most processors that the program sees and uses at once; default: all", number(&f.kthreads, 1, 4096))
 	word(fs, &f.engine, "engine", "WORD", "how program code is executed: auto, systrap, or inproc (experimental: in the libOS's address space); default: auto")
+	word(fs, &f.moves, "moves", "WORD", "for tests: exchange address spaces for nothing (always), for little (soon), or never")
+	_ = fs.MarkHidden("moves") // fails for unknown flags only
 	option(fs, "env", "KEY=VALUE", "environment variable for the program, beside the caller's; repeatable", f.addEnv)
 	option(fs, "cwd", "DIR", "working directory in the instance; default: the caller's, or / with --rootfs", path(&f.cwd))
 	option(fs, "uid", "ID", "the program's user in the instance; default: the caller's", id(&f.uid))

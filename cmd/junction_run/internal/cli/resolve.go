@@ -84,6 +84,7 @@ func (f *flags) program(s *Settings, cfg *config.Config, host Host) error {
 		s.Engine = "systrap" // until the in-process engine has all its tests
 	}
 	s.Name = cmp.Or(f.name, nameOf(s.Argv[0]))
+	s.Moves = f.moves
 	s.Watchdog = !cfg.DisableWatchdog.V
 	s.Env = mergeEnv(host.Environ, f.env)
 	s.UID, s.GID = host.UID, host.GID

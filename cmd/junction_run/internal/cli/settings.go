@@ -41,6 +41,7 @@ type Settings struct {
 	Engine    string // systrap or inproc
 	Kthreads  int    // most processors used at once; 0: all that the host grants
 	Watchdog  bool
+	Moves     string // for tests: always, soon, never, or empty for as it is worth it
 	Argv      []string
 	Env       []string // KEY=VALUE
 	Cwd       string   // absolute, in the instance
