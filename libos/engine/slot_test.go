@@ -105,7 +105,7 @@ func TestSlotHoldsOneAddressSpace(t *testing.T) {
 			require.EqualValues(t, len(spaces)*threads*turns, stats.SwitchesInside+stats.SwitchesElsewhere)
 			require.NotZero(t, stats.Moves)
 			for _, s := range spaces {
-				s.Release()
+				p.slot.leave(s.addressSpace)
 				require.False(t, s.here.Load())
 			}
 		})
@@ -147,7 +147,7 @@ func TestReleasedSlotIsFree(t *testing.T) {
 		s.enter(c, func() { ran = true })
 		require.True(t, ran)
 		s.part(c)
-		s.Release()
+		p.slot.leave(s.addressSpace)
 	}
 	require.EqualValues(t, 3, p.Stats().Inside)
 	require.Zero(t, p.Stats().Moves)
