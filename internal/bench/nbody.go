@@ -80,13 +80,9 @@ func runNbody(l language) func(context.Context, *runner) error {
 		if err != nil {
 			return err
 		}
-		steps, err := r.calibrate(ctx, argv)
+		steps, want, err := r.calibrate(ctx, argv)
 		if err != nil {
 			return fmt.Errorf("native: %w", err)
-		}
-		_, want, err := r.compute(ctx, Native{}, argv, steps)
-		if err != nil {
-			return err
 		}
 		const metric = "compute_ms"
 		err = r.rounds(ctx, func(ctx context.Context, sys System) error {
@@ -108,24 +104,27 @@ func runNbody(l language) func(context.Context, *runner) error {
 	}
 }
 
-// calibrate returns how many steps native computes in the time asked for.
-func (r *runner) calibrate(ctx context.Context, argv []string) (steps int, err error) {
+// calibrate returns how many steps native computes in about the time asked for,
+// and what the result is. Step by step: a runtime that compiles while the program
+// runs is slow at first.
+func (r *runner) calibrate(ctx context.Context, argv []string) (steps int, energy float64, err error) {
 	r.o.Progress(r.c.Name + ": how many steps")
-	enough := min(r.o.Compute, time.Second) / 4
-	for steps = 1000; ; steps *= 4 {
-		took, _, err := r.compute(ctx, Native{}, argv, steps)
+	for steps = 1000; ; {
+		took, energy, err := r.compute(ctx, Native{}, argv, steps)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		if took >= enough {
-			return int(float64(steps) * r.o.Compute.Seconds() / took.Seconds()), nil
+		missing := r.o.Compute.Seconds() / took.Seconds()
+		if missing < 1.25 {
+			return steps, energy, nil
 		}
+		steps = int(float64(steps) * min(missing, 8))
 	}
 }
 
-// compute runs nbody, and returns the time between the lines that it prints
-// before and after. Seen from outside: what a program thinks that time is, is
-// part of what is measured.
+// compute runs nbody, and returns its result and the time between the lines that
+// it prints before and after. Seen from outside: what a program thinks that time
+// is, is part of what is measured.
 func (r *runner) compute(ctx context.Context, sys System, argv []string, steps int) (took time.Duration, energy float64, err error) {
 	var times []time.Time
 	p := Program{Argv: append(argv[:len(argv):len(argv)], strconv.Itoa(steps))}
@@ -140,11 +139,11 @@ func (r *runner) compute(ctx context.Context, sys System, argv []string, steps i
 		}
 		return err
 	})
+	if err == nil && len(times) != 2 {
+		err = errTimes
+	}
 	if err != nil {
 		return 0, 0, err
-	}
-	if len(times) != 2 {
-		return 0, 0, errTimes
 	}
 	return times[1].Sub(times[0]), energy, nil
 }
