@@ -80,7 +80,7 @@ func newArea() (*area, error) {
 		return nil, fmt.Errorf("setting a thread's alternate signal stack: %w", errno)
 	}
 	a := *(**area)(unsafe.Pointer(&p)) // p is not Go memory
-	const defaultMXCSR = 0x1f80 // Intel SDM vol. 1, 11.6.4
+	const defaultMXCSR = 0x1f80        // Intel SDM vol. 1, 11.6.4
 	a.self, a.hostFS, a.xmask, a.mxcsr, a.tid = p, fsBase(), xmask, defaultMXCSR, int32(unix.Gettid())
 	const prSysDispatchOn = 1
 	if err := unix.Prctl(unix.PR_SET_SYSCALL_USER_DISPATCH, prSysDispatchOn, hostTextLow, hostTextHigh-hostTextLow, p+unsafe.Offsetof(a.selector)); err != nil {

@@ -33,7 +33,8 @@ const (
 // is executed elsewhere is the program's.
 var (
 	hostTextLow, hostTextHigh uintptr
-	vdsoLow, vdsoHigh         uintptr
+	//lint:ignore U1000 run_amd64.s reads them
+	vdsoLow, vdsoHigh uintptr
 )
 
 // hostRanges are the parts of the programs' addresses that this process uses
