@@ -19,6 +19,8 @@
 #define AREA_PRSP     136
 #define AREA_MXCSR    144
 #define AREA_ARCH     152
+#define AREA_PLAIN    160
+#define AREA_TID      168
 #define AREA_SCRATCH  2048
 #define AREA_SIZE     0x10000 // area and alternate signal stack, aligned to its size
 #define AREAS_TOP     0x5600 // upper half of every area's address
@@ -76,6 +78,9 @@
 // Selector values of Syscall User Dispatch.
 #define SELECTOR_ALLOW 0
 #define SELECTOR_BLOCK 1
+
+// Offset of guest.tid from guest.stop.
+#define G_TID 4
 
 // Signals of faults: SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS.
 #define FAULTS 0x800009b0

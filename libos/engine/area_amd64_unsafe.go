@@ -44,6 +44,7 @@ type area struct {
 	prsp     uint64 // the program's stack pointer while callEntry runs
 	mxcsr    uint64 // what Go code runs with
 	arch     uint64 // of a system call that trapped, linux/audit.h
+	plain    uint64 // 1: plain moves can save and restore the common extended state
 	tid      int32
 }
 
@@ -81,7 +82,7 @@ func newArea() (*area, error) {
 	}
 	a := *(**area)(unsafe.Pointer(&p)) // p is not Go memory
 	const defaultMXCSR = 0x1f80        // Intel SDM vol. 1, 11.6.4
-	a.self, a.hostFS, a.xmask, a.mxcsr, a.tid = p, fsBase(), xmask, defaultMXCSR, int32(unix.Gettid())
+	a.self, a.hostFS, a.xmask, a.plain, a.mxcsr, a.tid = p, fsBase(), xmask, plainMoves, defaultMXCSR, int32(unix.Gettid())
 	const prSysDispatchOn = 1
 	if err := unix.Prctl(unix.PR_SET_SYSCALL_USER_DISPATCH, prSysDispatchOn, hostTextLow, hostTextHigh-hostTextLow, p+unsafe.Offsetof(a.selector)); err != nil {
 		return nil, fmt.Errorf("switching Syscall User Dispatch on: %w", err)
@@ -136,13 +137,16 @@ func checkLayout() error {
 		"prsp":     {unsafe.Offsetof(a.prsp), 136},
 		"mxcsr":    {unsafe.Offsetof(a.mxcsr), 144},
 		"arch":     {unsafe.Offsetof(a.arch), 152},
+		"plain":    {unsafe.Offsetof(a.plain), 160},
+		"tid":      {unsafe.Offsetof(a.tid), 168},
 	} {
 		if offsets[0] != offsets[1] {
 			return fmt.Errorf("%s of the thread's area lies at %d, in area.h at %d", field, offsets[0], offsets[1])
 		}
 	}
-	if unsafe.Sizeof(a) > areaScratch/2 {
-		return errors.New("the thread's area reaches into its scratch stack")
+	var g guest
+	if unsafe.Sizeof(a) > areaScratch/2 || unsafe.Offsetof(g.tid)-unsafe.Offsetof(g.stop) != 4 {
+		return errors.New("the thread's area reaches into its scratch stack, or guest.tid does not follow guest.stop")
 	}
 	return nil
 }
@@ -174,9 +178,7 @@ const (
 	leftByCall   = 16
 )
 
-// run enters the program with the thread's area set up from g, until it is
-// left. g.area tells others, from before the program is entered, which thread
-// to signal.
+// run enters the program with the thread's area set up from g, until it is left.
 //
 //go:nosplit
 //go:norace
@@ -190,9 +192,7 @@ func run(g *guest) uint64 {
 	a.regs, a.fp, a.fpSize = g.regs, g.fp, g.fpSize
 	a.stop = uintptr(unsafe.Pointer(&g.stop))
 	a.signo = 0
-	g.tid.Store(a.tid)
 	how := enter(a)
-	g.tid.Store(0)
 	g.signo, g.code, g.addr, g.err, g.trap, g.arch = a.signo, a.code, a.addr, a.err, a.trap, a.arch
 	g.pending, a.pending = a.pending, 0 // none comes any more: RIP is Go's
 	exitsyscall()

@@ -12,18 +12,17 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
-	"gvisor.dev/gvisor/pkg/sentry/platform/interrupt"
 )
 
 // guest is a program thread as run_amd64.s sees it. Addresses are of Go
 // objects that Switch keeps alive.
 type guest struct {
 	regs, fp, fpSize uintptr
-	// stop, when not 0, keeps the thread from being entered.
+	// stop, when not 0, keeps the thread from being entered: it is interrupted.
 	stop uint32
 	// tid is the host thread that is about to execute, or executes, the
-	// program; 0 for none. Set before stop is looked at.
-	tid atomic.Int32
+	// program; 0 for none. run_amd64.s sets it before it looks at stop.
+	tid int32
 
 	// What the program was left by.
 	signo     uint64
@@ -39,7 +38,6 @@ type guest struct {
 // execute in this process or on the second platform.
 type switchContext struct {
 	guest
-	interrupt interrupt.Forwarder
 	// stub is the thread on the second platform, once it has been there.
 	stub atomic.Pointer[stubContext]
 	// stubAS is where it executed last, if that was there; else nil.
@@ -81,13 +79,6 @@ func (c *switchContext) Switch(ctx context.Context, mm platform.MemoryManager, a
 
 // switchHere executes the thread in this process until it is left.
 func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm platform.MemoryManager, ac *arch.Context64) (*linux.SignalInfo, hostarch.AccessType, error) {
-	// The order matters: stop is cleared before whoever may set it again,
-	// moveOut and an interrupt, can be missed.
-	atomic.StoreUint32(&c.stop, 0)
-	if !as.here.Load() || !c.interrupt.Enable(c) {
-		return nil, hostarch.NoAccess, platform.ErrContextInterrupt
-	}
-	defer c.interrupt.Disable()
 	pointAt(&c.guest, ac)
 	if c.site.shape == compare && ac.Regs.Rip == uint64(c.site.next) {
 		c.site.compared(&ac.Regs.PtraceRegs)
@@ -173,6 +164,7 @@ func (c *switchContext) left(ac *arch.Context64, how uint64) (*linux.SignalInfo,
 			return nil, err
 		}
 	}
+	atomic.StoreUint32(&c.stop, 0)
 	return nil, platform.ErrContextInterrupt
 }
 
@@ -208,24 +200,30 @@ func (c *switchContext) access() hostarch.AccessType {
 	}
 }
 
-// NotifyInterrupt implements interrupt.Receiver.NotifyInterrupt.
-func (c *switchContext) NotifyInterrupt() {
+// Interrupt implements platform.Context.Interrupt. A thread whose next turn is
+// on the other platform sees it there, or once more than needed.
+func (c *switchContext) Interrupt() {
+	c.halt()
+	c.onStub(platform.Context.Interrupt)
+}
+
+// halt ends the thread's Switch in this process with ErrContextInterrupt: the
+// one under way, or else the next.
+func (c *switchContext) halt() {
 	atomic.StoreUint32(&c.stop, 1)
-	if tid := c.tid.Load(); tid != 0 {
+	if tid := atomic.LoadInt32(&c.tid); tid != 0 {
 		unix.Tgkill(os.Getpid(), int(tid), unix.Signal(platform.SignalInterrupt))
 	}
 }
 
-// Interrupt implements platform.Context.Interrupt. A thread whose next turn is
-// on the other platform sees it there, or once more than needed.
-func (c *switchContext) Interrupt() {
-	c.interrupt.NotifyInterrupt()
-	c.onStub(platform.Context.Interrupt)
-}
+// executing tells whether the thread is in the program, or about to be, in this process.
+func (c *switchContext) executing() bool { return atomic.LoadInt32(&c.tid) != 0 }
 
 // Preempt implements platform.Context.Preempt.
 func (c *switchContext) Preempt() {
-	c.interrupt.Preempt()
+	if c.executing() {
+		c.halt()
+	}
 	c.onStub(platform.Context.Preempt)
 }
 

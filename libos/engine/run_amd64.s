@@ -1,5 +1,6 @@
 #include "textflag.h"
 #include "area.h"
+#include "state.h"
 
 // func enter(a *area) uint64
 //
@@ -11,9 +12,43 @@ TEXT ·enter(SB),NOSPLIT|NOFRAME,$0-16
 	MOVQ SP, AREA_HOSTSP(R8)
 	MOVQ BP, AREA_HOSTBP(R8)
 	MOVQ AREA_FP(R8), DI
+	CMPB AREA_PLAIN(R8), $0
+	JEQ  xrstor
+	// Plain moves do when each component but SSE and AVX that the processor has
+	// in use, or that is to be loaded, is one that they load.
+	VZEROUPPER
+	MOVL $1, CX
+	XGETBV
+	ANDL AREA_XMASK(R8), AX
+	MOVQ XS_BV(DI), DX
+	MOVL DX, CX
+	ORL  $(XS_SSE|XS_AVX), CX
+	NOTL CX
+	TESTL CX, AX
+	JNZ  xrstor
+	TESTL $XS_SLOW, DX
+	JNZ  xrstor
+	TESTL $XS_SSE, DX
+	JZ   xrstor
+	LDMXCSR XS_MXCSR(DI)
+	LOAD_XMM
+	TESTL $XS_AVX, DX
+	JZ   noYMM
+	LOAD_YMM
+noYMM:
+	TESTL $XS_OPMASK, DX
+	JZ   noK
+	LOAD_K
+noK:
+	TESTL $XS_HI16, DX
+	JZ   loaded
+	LOAD_ZMM16
+	JMP  loaded
+xrstor:
 	MOVL AREA_XMASK(R8), AX
 	MOVL (AREA_XMASK+4)(R8), DX
 	XRSTOR64 (DI)
+loaded:
 	MOVQ AREA_REGS(R8), R9
 	JMP  ·enterWindow(SB)
 
@@ -21,10 +56,13 @@ TEXT ·enter(SB),NOSPLIT|NOFRAME,$0-16
 // entry: the program's register file has not been changed yet.
 TEXT ·enterWindow(SB),NOSPLIT|NOFRAME,$0
 	MOVB $SELECTOR_BLOCK, AREA_SELECTOR(R8)
+	// Whom to signal first, then the look at stop: an interrupt does it the
+	// other way round.
 	MOVQ AREA_STOP(R8), AX
-	MOVL (AX), AX
-	TESTL AX, AX
-	JNZ  stop
+	MOVL AREA_TID(R8), CX
+	XCHGL CX, G_TID(AX)
+	CMPL (AX), $0
+	JNE  stop
 	MOVQ R_RIP(R9), AX
 	MOVQ AX, AREA_RIP(R8)
 	MOVQ R_FSBASE(R9), AX
@@ -88,6 +126,7 @@ noGS:
 	MOVQ R_R9(R9), R9
 	IRETQ
 stop:
+	MOVL $0, G_TID(AX)
 	MOVB $SELECTOR_ALLOW, AREA_SELECTOR(R8)
 	MOVQ $NOT_ENTERED, 16(SP) // enter's result
 	RET
@@ -150,14 +189,50 @@ area:
 	POPFQ
 plain:
 	MOVQ AREA_FP(R8), DI
+	CMPB AREA_PLAIN(R8), $0
+	JEQ  xsave
+	MOVL $1, CX
+	XGETBV
+	ANDL AREA_XMASK(R8), AX
+	TESTL $XS_SLOW, AX
+	JNZ  xsave
+	ORL  $XS_SSE, AX
+	MOVQ AX, XS_BV(DI)
+	STMXCSR XS_MXCSR(DI)
+	STORE_XMM
+	TESTL $XS_AVX, AX
+	JZ   noYMM
+	STORE_YMM
+noYMM:
+	TESTL $XS_OPMASK, AX
+	JZ   noK
+	STORE_K
+noK:
+	TESTL $XS_HI16, AX
+	JZ   stored
+	STORE_ZMM16
+	JMP  stored
+xsave:
 	MOVL AREA_XMASK(R8), AX
 	MOVL (AREA_XMASK+4)(R8), DX
 	BYTE $0x48; BYTE $0x0f; BYTE $0xae; BYTE $0x37 // xsaveopt64 (DI)
+	// x87 counts as in use once it was loaded: if its state is the initial one,
+	// the next xrstor shall take it out of use.
+	CMPQ 0(DI), $0x37f // control word; status and tags empty
+	JNE  stored
+	CMPQ 8(DI), $0
+	JNE  stored
+	CMPQ 16(DI), $0
+	JNE  stored
+	ANDQ $~1, XS_BV(DI)
+stored:
 	LDMXCSR AREA_MXCSR(R8)
-	TESTB $4, AREA_XMASK(R8) // AVX
+	TESTB $XS_AVX, AREA_XMASK(R8)
 	JZ   noAVX
 	VZEROUPPER
 noAVX:
+	MOVQ AREA_STOP(R8), AX
+	MOVL $0, G_TID(AX)
 	MOVQ AREA_HOSTSP(R8), SP
 	MOVQ AREA_HOSTBP(R8), BP
 	MOVQ BX, 16(SP) // enter's result
@@ -298,6 +373,8 @@ ownGS:
 
 leave:
 	WRGSBASEQ R8
+	MOVQ AREA_STOP(R8), AX
+	MOVL $0, G_TID(AX)
 	MOVB $SELECTOR_ALLOW, AREA_SELECTOR(R8)
 	MOVQ AREA_HOSTFS(R8), AX
 	WRFSBASEQ AX

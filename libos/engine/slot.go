@@ -114,9 +114,9 @@ func (as *addressSpace) moveIn() {
 //
 // A thread says where it is (tid) and then looks whether it may (stop); this
 // tells it not to (stop) and then looks where it is (tid). So either the thread
-// sees stop and does not enter, or it is seen here and waited for. Its next
-// Switch clears stop and then looks at here, which is false since before stop
-// was set: it goes elsewhere. See switchHere and run.
+// sees stop and does not enter, or it is seen here and waited for. It clears
+// stop when its Switch ends, and its next looks at here, which is false since
+// before stop was set: it goes elsewhere. See left and run_amd64.s.
 //
 // The address space's lock is held all the while: until all threads have left,
 // the memory manager can neither unmap a page, which would be used again, nor
@@ -126,10 +126,10 @@ func (as *addressSpace) moveOut() {
 	defer as.mu.Unlock()
 	as.here.Store(false)
 	for c := range as.contexts {
-		c.NotifyInterrupt()
+		c.halt()
 	}
 	for c := range as.contexts {
-		for c.tid.Load() != 0 {
+		for c.executing() {
 			<-as.left
 		}
 	}
@@ -159,7 +159,7 @@ func (as *addressSpace) running() (n uint64) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
 	for c := range as.contexts {
-		if c.tid.Load() != 0 {
+		if c.executing() {
 			n++
 		}
 	}

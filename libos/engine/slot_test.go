@@ -33,17 +33,14 @@ func (s *fakeSpace) enter(c *switchContext, f func()) {
 	}
 	c.stubAS = nil
 	c.inside++
-	atomic.StoreUint32(&c.stop, 0)
-	if !s.here.Load() {
-		return
-	}
-	c.tid.Store(int32(os.Getpid())) // a thread to signal that is always there
+	atomic.StoreInt32(&c.tid, int32(os.Getpid())) // a thread to signal that is always there
 	if atomic.LoadUint32(&c.stop) == 0 {
 		f()
 	}
-	c.tid.Store(0)
+	atomic.StoreInt32(&c.tid, 0)
 	if atomic.LoadUint32(&c.stop) != 0 {
 		c.as.noteLeft()
+		atomic.StoreUint32(&c.stop, 0)
 	}
 }
 

@@ -17,6 +17,10 @@ import (
 // xmask are the components of the extended state that belong to programs.
 var xmask uint64
 
+// plainMoves is 1 if the processor tells which components are in use and has
+// them where state.h expects them.
+var plainMoves uint64
+
 // initExtendedState finds out what the processor offers.
 func initExtendedState() error {
 	// AT_HWCAP2 and its bit, arch/x86/include/uapi/asm/hwcap2.h.
@@ -36,7 +40,32 @@ func initExtendedState() error {
 		return errors.New("this machine has no XSAVEOPT")
 	}
 	xmask = fs.ValidXCR0Mask() & fpu.SupportedXFeatureStates
+	plainMoves = 0
+	if canMovePlainly(fs) {
+		plainMoves = 1
+	}
 	return nil
+}
+
+// canMovePlainly asks the processor (Intel SDM vol. 2, CPUID leaf 0DH).
+func canMovePlainly(fs cpuid.FeatureSet) bool {
+	const leaf, xgetbv1 = 0xd, 1 << 2
+	if fs.Function.Query(cpuid.In{Eax: leaf, Ecx: 1}).Eax&xgetbv1 == 0 {
+		return false
+	}
+	const avx = 2
+	if xmask&(1<<avx) == 0 {
+		return false
+	}
+	for component, offset := range map[uint32]uint32{avx: 576, 5: 1088, 7: 1664} {
+		if xmask&(1<<component) == 0 {
+			continue
+		}
+		if fs.Function.Query(cpuid.In{Eax: leaf, Ecx: component}).Ebx != offset {
+			return false
+		}
+	}
+	return true
 }
 
 // pointAt gives g the addresses of a thread's registers. ac must stay alive
