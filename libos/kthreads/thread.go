@@ -1,0 +1,163 @@
+package kthreads
+
+import (
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/platform"
+)
+
+// States of a thread. All but none are those of one that holds a token; the
+// thread itself changes running, idle and asleep into each other, whoever holds
+// the platform's lock changes idle and asleep to none and running to yielding.
+const (
+	none     = iota // holds no token
+	idle            // is served by the libOS
+	asleep          // waits for an event
+	running         // executes its program, or is about to
+	yielding        // as running, and releases the token when it leaves
+)
+
+// thread implements platform.Context: one that needs a token to execute.
+type thread struct {
+	platform.Context
+	p     *Platform
+	state atomic.Uint32
+
+	// queued is set while the thread may be waiting for a token.
+	queued atomic.Bool
+	// pending: an interrupt that the thread has not looked for.
+	pending atomic.Bool
+	// granted and interrupted wake a thread that waits.
+	granted, interrupted chan struct{}
+}
+
+// Switch implements platform.Context.Switch.
+func (t *thread) Switch(ctx context.Context, mm platform.MemoryManager, ac *arch.Context64, cpu int32) (*linux.SignalInfo, hostarch.AccessType, error) {
+	if !t.state.CompareAndSwap(idle, running) && !t.state.CompareAndSwap(asleep, running) && !t.acquire() {
+		return nil, hostarch.NoAccess, platform.ErrContextInterrupt
+	}
+	info, at, err := t.Context.Switch(ctx, mm, ac, cpu)
+	if !t.state.CompareAndSwap(running, idle) {
+		t.state.Store(none)
+		t.p.with(func(q *queue[*thread]) { q.release(t) })
+	}
+	return info, at, err
+}
+
+// acquire waits for a token, or until the thread is interrupted.
+func (t *thread) acquire() bool {
+	t.queued.Store(true)
+	defer t.queued.Store(false)
+	if t.pending.Swap(false) {
+		return false
+	}
+	select {
+	case <-t.interrupted: // of an earlier wait
+	default:
+	}
+	at := t.p.now()
+	got := false
+	t.p.with(func(q *queue[*thread]) {
+		// Who goes to sleep says so and then looks at contended (rest); this
+		// sets contended and then looks who sleeps.
+		t.p.contended.Store(true)
+		if got = q.acquire(t, at); got {
+			t.state.Store(running)
+		}
+	})
+	return got || t.await()
+}
+
+// await waits in the queue.
+func (t *thread) await() bool {
+	select {
+	case <-t.granted:
+	case <-t.interrupted:
+		cancelled := false
+		t.p.with(func(q *queue[*thread]) { cancelled = q.cancel(t) })
+		if cancelled {
+			return false
+		}
+		<-t.granted
+	}
+	t.p.with(func(q *queue[*thread]) { q.start(t, t.p.now()) })
+	return true
+}
+
+// Interrupt implements platform.Context.Interrupt. It also ends waiting for a token.
+func (t *thread) Interrupt() {
+	t.pending.Store(true)
+	t.Context.Interrupt()
+	if t.queued.Load() {
+		select {
+		case t.interrupted <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// rest lets others have the token while the thread sleeps.
+func (t *thread) rest() {
+	if t.state.CompareAndSwap(idle, asleep) && t.p.contended.Load() {
+		t.giveUp()
+	}
+}
+
+// giveUp releases the token, if the thread has one. It must not be in Switch.
+func (t *thread) giveUp() {
+	t.p.with(func(q *queue[*thread]) {
+		if t.state.Swap(none) != none {
+			q.release(t)
+		}
+	})
+}
+
+// PrepareSleep implements platform.Context.PrepareSleep.
+func (t *thread) PrepareSleep() {
+	t.rest()
+	t.Context.PrepareSleep()
+}
+
+// PrepareUninterruptibleSleep implements platform.Context.PrepareUninterruptibleSleep.
+func (t *thread) PrepareUninterruptibleSleep() {
+	t.rest()
+	t.Context.PrepareUninterruptibleSleep()
+}
+
+// PrepareStop implements platform.Context.PrepareStop.
+func (t *thread) PrepareStop() {
+	t.rest()
+	t.Context.PrepareStop()
+}
+
+// Release implements platform.Context.Release.
+func (t *thread) Release() {
+	t.giveUp()
+	t.Context.Release()
+}
+
+// byState are the queue's actions on threads. The platform's lock is held.
+type byState struct{}
+
+func (byState) grant(t *thread) {
+	t.state.Store(running)
+	t.granted <- struct{}{}
+}
+
+func (byState) reclaim(t *thread, whenIdle bool) bool {
+	return t.state.CompareAndSwap(asleep, none) || whenIdle && t.state.CompareAndSwap(idle, none)
+}
+
+func (byState) yield(t *thread, interrupt bool) bool {
+	if !t.state.CompareAndSwap(running, yielding) {
+		return false
+	}
+	if interrupt {
+		t.Context.Interrupt()
+	}
+	return true
+}
