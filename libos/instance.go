@@ -18,6 +18,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sentry/watchdog"
+
+	"junction/libos/kthreads"
 )
 
 // Instance is a library OS with one program (and its descendants) in it.
@@ -78,6 +80,9 @@ func setDefaults(o *Options) {
 	}
 	if o.Kthreads == 0 {
 		o.Kthreads = runtime.NumCPU()
+	}
+	if o.Quantum == 0 {
+		o.Quantum = kthreads.DefaultQuantum
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -26,6 +26,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sighandling"
 
 	"junction/libos/engine"
+	"junction/libos/kthreads"
 	tcpip "junction/libos/netstack"
 
 	// The other socket families that programs may open.
@@ -108,8 +109,9 @@ func newKernel(opts *Options, c *clocks) (*kernel.Kernel, *kernel.VDSOParamPage,
 	return k, params, initHostMount(k)
 }
 
-// newPlatform opens the execution engine that opts ask for.
-func newPlatform(opts *Options) (platform.Platform, error) {
+// newPlatform opens the execution engine that opts ask for, with the bound on
+// threads that opts want.
+func newPlatform(opts *Options) (*kthreads.Platform, error) {
 	constructor, err := platform.Lookup(opts.Platform)
 	if err != nil {
 		return nil, fmt.Errorf("unknown engine %q: %w", opts.Platform, err)
@@ -121,7 +123,7 @@ func newPlatform(opts *Options) (platform.Platform, error) {
 	if p, ok := plat.(interface{ SetPolicy(engine.Policy) }); ok && opts.Policy != nil {
 		p.SetPolicy(*opts.Policy)
 	}
-	return plat, nil
+	return kthreads.Limit(plat, kthreads.Options{Tokens: opts.Kthreads, Quantum: max(0, opts.Quantum)}), nil
 }
 
 // initMemory makes the memory file: all memory of all programs of the instance.

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"junction/libos/engine"
+	"junction/libos/kthreads"
 )
 
 // Errors of Boot and Start that decide a shell's exit code. They are wrapped
@@ -53,8 +55,12 @@ type Options struct {
 	// long enough to do it meanwhile. Boot fails with its error.
 	Network func() (*stack.Stack, error) `json:"-"`
 
-	// Kthreads is how many processors the program sees and uses at once. Default: those of the host's affinity mask.
+	// Kthreads is how many processors the program sees, and how many of its
+	// threads execute at once. Default: those of the host's affinity mask.
 	Kthreads int
+	// Quantum is how long a thread executes while others wait for a processor;
+	// negative: until it makes a system call. Default kthreads.DefaultQuantum.
+	Quantum time.Duration
 	// Policy says which address space the in-process engine has in this process.
 	// Default: engine.DefaultPolicy.
 	Policy *engine.Policy
@@ -98,6 +104,8 @@ type Stats struct {
 	SystemSeconds float64 `json:"system_seconds"`
 	// MaxRSSBytes is the largest resident set size of the host process, in bytes.
 	MaxRSSBytes uint64 `json:"max_rss_bytes"`
+	// Kthreads tells how threads shared the processors.
+	Kthreads kthreads.Stats `json:"kthreads"`
 	// AddressSpaces tells where programs executed; nil if the engine has one way only.
 	AddressSpaces *engine.Stats `json:"address_spaces,omitempty"`
 }

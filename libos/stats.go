@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/libos/engine"
+	"junction/libos/kthreads"
 )
 
 // Stats returns what the instance has used so far.
@@ -12,7 +13,9 @@ func (i *Instance) Stats() Stats {
 	if i.calls != nil {
 		s.Syscalls = i.calls.Load()
 	}
-	if p, ok := i.k.Platform.(interface{ Stats() engine.Stats }); ok {
+	shared := i.k.Platform.(*kthreads.Platform) // see newPlatform
+	s.Kthreads = shared.Stats()
+	if p, ok := shared.Inner().(interface{ Stats() engine.Stats }); ok {
 		spaces := p.Stats()
 		s.AddressSpaces = &spaces
 	}

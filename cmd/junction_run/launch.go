@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"log/slog"
 	"math"
 	"os"
@@ -99,6 +100,7 @@ func instanceOptions(s *cli.Settings, std stdio, logger *slog.Logger) libos.Opti
 		ReadWrite:     s.ReadWrite,
 		Stdio:         [3]*os.File{std.in, std.out, std.err},
 		Kthreads:      s.Kthreads,
+		Quantum:       cmp.Or(s.Quantum, -1),
 		Policy:        policies[s.Moves],
 		Strace:        s.Strace,
 		CountSyscalls: s.Stats != "",

@@ -2,6 +2,7 @@ package kthreads
 
 import (
 	"sync/atomic"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
@@ -27,6 +28,9 @@ type thread struct {
 	p     *Platform
 	state atomic.Uint32
 
+	// sliceEnd is when others may have the token that the thread got last.
+	sliceEnd time.Duration
+
 	// queued is set while the thread may be waiting for a token.
 	queued atomic.Bool
 	// pending: an interrupt that the thread has not looked for.
@@ -41,11 +45,23 @@ func (t *thread) Switch(ctx context.Context, mm platform.MemoryManager, ac *arch
 		return nil, hostarch.NoAccess, platform.ErrContextInterrupt
 	}
 	info, at, err := t.Context.Switch(ctx, mm, ac, cpu)
-	if !t.state.CompareAndSwap(running, idle) {
+	switch {
+	case !t.state.CompareAndSwap(running, idle):
 		t.state.Store(none)
 		t.p.with(func(q *queue[*thread]) { q.release(t) })
+	case t.p.contended.Load():
+		t.checkSlice()
 	}
 	return info, at, err
+}
+
+// checkSlice ends the thread's slice if it is over. A thread that makes system
+// calls all the time does it itself: it may keep the processor that the watcher
+// would need.
+func (t *thread) checkSlice() {
+	if now := t.p.now(); now >= t.sliceEnd {
+		t.p.with(func(q *queue[*thread]) { q.press(now) })
+	}
 }
 
 // acquire waits for a token, or until the thread is interrupted.
@@ -65,6 +81,7 @@ func (t *thread) acquire() bool {
 		// Who goes to sleep says so and then looks at contended (rest); this
 		// sets contended and then looks who sleeps.
 		t.p.contended.Store(true)
+		t.sliceEnd = at + q.quantum
 		if got = q.acquire(t, at); got {
 			t.state.Store(running)
 		}
@@ -84,7 +101,11 @@ func (t *thread) await() bool {
 		}
 		<-t.granted
 	}
-	t.p.with(func(q *queue[*thread]) { q.start(t, t.p.now()) })
+	now := t.p.now()
+	t.p.with(func(q *queue[*thread]) {
+		t.sliceEnd = now + q.quantum
+		q.start(t, now)
+	})
 	return true
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"junction/internal/config"
+	"junction/libos/kthreads"
 )
 
 var testHost = Host{
@@ -56,7 +57,7 @@ func configFile(t *testing.T, text string) string {
 
 func TestDefaults(t *testing.T) {
 	require.Equal(t, &Settings{
-		Name: "ls", Mode: ModeNone, Engine: "systrap", Watchdog: true,
+		Name: "ls", Mode: ModeNone, Engine: "systrap", Quantum: kthreads.DefaultQuantum, Watchdog: true,
 		Argv: []string{"/bin/ls", "-l", "--mode", "x", "--"},
 		Env:  testHost.Environ, Cwd: "/work", Root: "/", UID: 7, GID: 8,
 		LogFormat: "text", LogLevel: slog.LevelWarn,
@@ -66,7 +67,7 @@ func TestDefaults(t *testing.T) {
 func TestEveryFlag(t *testing.T) {
 	got := mustParse(t, "--mode", "direct", "--nic", "va:2", "--driver=tap", "--ip", "198.18.0.2/24", "--ip", "fd00::2/64",
 		"--gateway", "198.18.0.1", "--gateway", "fe80::1", "--mtu", "9000", "--spin", "50us", "--pcap", "p.pcap",
-		"--name", "db", "--kthreads", "2", "--engine", "auto", "--env", "A=1", "--env", "HOME=/h", "--env", "A=x=y",
+		"--name", "db", "--kthreads", "2", "--quantum", "1ms", "--engine", "auto", "--env", "A=1", "--env", "HOME=/h", "--env", "A=x=y",
 		"--cwd", "/tmp/", "--uid", "0", "--gid", "4294967294", "--rw", "data", "--rw", "/var/lib/x/", "--rootfs", "r",
 		"--strace", "--log", "json", "--log-level", "error", "--stats", "--", "p")
 	require.Equal(t, &Settings{
@@ -74,7 +75,7 @@ func TestEveryFlag(t *testing.T) {
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("198.18.0.2/24"), netip.MustParsePrefix("fd00::2/64")},
 		Gateways: []netip.Addr{netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("fe80::1")},
 		MTU:      9000, Spin: 50 * time.Microsecond, Pcap: "p.pcap",
-		Engine: "systrap", Kthreads: 2, Watchdog: true, Argv: []string{"p"},
+		Engine: "systrap", Kthreads: 2, Quantum: time.Millisecond, Watchdog: true, Argv: []string{"p"},
 		Env: []string{"PATH=/bin", "HOME=/h", "A=x=y"}, Cwd: "/tmp", UID: 0, GID: 4294967294,
 		Root: "/work/r", ReadWrite: []string{"/work/data", "/var/lib/x"},
 		Strace: true, LogFormat: "json", LogLevel: slog.LevelInfo, Stats: "text",
@@ -89,6 +90,7 @@ host_mtu 1400
 host_mac 02:00:00:00:00:02
 static_arp 198.18.0.9 02:00:00:00:00:09
 runtime_kthreads 3
+runtime_quantum_us 0
 runtime_spinning_kthreads 1
 log_level 6
 disable_watchdog 1
@@ -109,16 +111,17 @@ func TestConfig(t *testing.T) {
 		Engine:     "systrap", Kthreads: 3, Argv: []string{"p"},
 		Env: testHost.Environ, Cwd: "/work", Root: "/", UID: 7, GID: 8,
 		LogFormat: "text", LogLevel: slog.LevelDebug,
-		Warnings: []string{file + ":11: runtime_priority is ignored: this version has no core scheduler"},
+		Warnings: []string{file + ":12: runtime_priority is ignored: this version has no core scheduler"},
 	}, got)
 
 	// Flags win, wherever they stand.
 	got = mustParse(t, "--ip", "198.18.1.2/24", file, "--gateway", "198.18.1.1", "--nic", "va", "--mtu", "1300",
-		"--kthreads", "1", "--spin", "0", "--log-level", "error", "--", "p")
+		"--kthreads", "1", "--quantum", "20us", "--spin", "0", "--log-level", "error", "--", "p")
 	require.Equal(t, []netip.Prefix{netip.MustParsePrefix("198.18.1.2/24")}, got.Prefixes)
 	require.Equal(t, []netip.Addr{netip.MustParseAddr("198.18.1.1")}, got.Gateways)
 	require.Equal(t, 1300, got.MTU)
 	require.Equal(t, 1, got.Kthreads)
+	require.Equal(t, 20*time.Microsecond, got.Quantum)
 	require.Zero(t, got.Spin)
 	require.Equal(t, slog.LevelError, got.LogLevel)
 
@@ -202,6 +205,7 @@ func TestUsageErrors(t *testing.T) {
 		{with("--ip", "fd00::2/64", "--mtu", "1279"), "MTU 1279 is too small for IPv6 address fd00::2: IPv6 needs 1280"},
 		{with("--spin", "-1us"), `--spin "-1us": accepted: a duration from 0 to 1s`},
 		{with("--spin", "50"), `--spin "50": accepted: a duration`},
+		{[]string{"--quantum", "2h"}, `--quantum "2h": accepted: a duration from 0 to 1h0m0s, such as 100us`},
 		{[]string{"--kthreads", "0"}, `--kthreads "0": accepted: a number from 1`},
 		{[]string{"--env", "A"}, `--env "A": accepted: KEY=VALUE`},
 		{[]string{"--env", "=x"}, `--env "=x": accepted: KEY=VALUE`},

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"junction/internal/config"
+	"junction/libos/kthreads"
 )
 
 // settings merges flags, configuration file and defaults, in this order.
@@ -93,6 +94,10 @@ func (f *flags) program(s *Settings, cfg *config.Config, host Host) error {
 	}
 	if f.set.Changed("gid") {
 		s.GID = f.gid
+	}
+	s.Quantum = cfg.Quantum.Or(kthreads.DefaultQuantum)
+	if f.set.Changed("quantum") {
+		s.Quantum = f.quantum
 	}
 	s.Kthreads = cmp.Or(f.kthreads, cfg.Kthreads.V)
 	if s.Kthreads > host.CPUs {

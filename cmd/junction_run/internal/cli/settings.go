@@ -38,8 +38,9 @@ type Settings struct {
 	Spin       time.Duration // how long the receive loop looks for frames before it sleeps
 	Pcap       string        // file for captured packets, or empty
 
-	Engine    string // systrap or inproc
-	Kthreads  int    // most processors used at once; 0: all that the host grants
+	Engine    string        // systrap or inproc
+	Kthreads  int           // most processors used at once; 0: all that the host grants
+	Quantum   time.Duration // 0: until a system call
 	Watchdog  bool
 	Moves     string // for tests: always, soon, never, or empty for as it is worth it
 	Argv      []string

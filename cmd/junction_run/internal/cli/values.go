@@ -21,6 +21,8 @@ const (
 	maxMTU  = 65535 // of an IP packet
 	minMTU6 = 1280  // IPv6 needs it, RFC 8200 section 5
 	maxSpin = time.Second
+
+	maxQuantum = time.Hour // as runtime_quantum_us
 )
 
 // number returns a setter for a decimal number from lo to hi.
@@ -144,6 +146,15 @@ func (f *flags) setSpin(s string) error {
 		return fmt.Errorf("accepted: a duration from 0 to %v, such as 50us", maxSpin)
 	}
 	f.spin = d
+	return nil
+}
+
+func (f *flags) setQuantum(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 || d > maxQuantum {
+		return fmt.Errorf("accepted: a duration from 0 to %v, such as 100us", maxQuantum)
+	}
+	f.quantum = d
 	return nil
 }
 
