@@ -1,0 +1,115 @@
+package e2e
+
+// Reasons that several rows of deviations share.
+const (
+	// The Sentry's own, whatever the engine.
+	whyBusCode  = "the Sentry makes SIGBUS of SIGSEGV and keeps the code of the latter"
+	whyDetails  = "the Sentry leaves trapno, err and cr2 of signal frames 0 (gvisor.dev/issue/159)"
+	whyPKey     = "the Sentry has no protection keys"
+	whyInt80    = "the Sentry has no 32-bit system calls: int 0x80 answers ENOSYS"
+	whyArchGS   = "the Sentry refuses ARCH_SET_GS and ARCH_GET_GS"
+	whyStepCall = "the Sentry does not stop a single step behind a system call, but behind the instruction after it"
+
+	// Of a program and a libOS in one address space.
+	whyHostMemory = "the libOS's own memory is there: readable, and never the program's to map (hazard 9 of the design)"
+	whyGSShown    = "GS points to the thread's area until the program has a GS base of its own"
+	whyPKRU       = "a handler starts with the initial PKRU, and PKRU is no part of the state that is kept"
+
+	// Of patched call sites.
+	whyPatchSeen   = "a patched call site is a private copy of the page that the program sees when it reads its own text"
+	whyPatchCopied = "a copy of a patched call site jumps back to behind the original"
+	whyPatchMoved  = "a patched call site knows its own address: moved or partly overwritten it leads astray"
+	whyPatchHides  = "the page of a patched call site is a private copy: what is written to its file later is not seen"
+
+	// Of systrap alone.
+	whySystrapGS = "systrap's own code uses GS"
+	whySystrapTF = "systrap's own code traps when the program has set the trap flag"
+)
+
+// details is what whyDetails makes of a line.
+var details = []string{
+	"trapno=14", "trapno=0", "trapno=13", "trapno=0", "err=0x4 ", "err=0 ", "err=0x5 ", "err=0 ", "err=0x6 ", "err=0 ", "err=0x7 ", "err=0 ",
+	"err=0x14 ", "err=0 ", "err=0x15 ", "err=0 ",
+	"cr2=(nil)", "cr2=-", "cr2=0x10", "cr2=-", "cr2=base+4101", "cr2=-", "cr2=base+8192", "cr2=-", "cr2=base+12287", "cr2=-",
+	"cr2=base+12288", "cr2=-", "cr2=base+8", "cr2=-", "cr2=base+3", "cr2=-", "cr2=0xffff800000000000", "cr2=-",
+	"cr2=0xffffffff81000000", "cr2=-", "cr2=0x7ffffffff000", "cr2=-", "cr2=0xfffffffffffff000", "cr2=-",
+}
+
+// The bus errors of whyBusCode.
+var busCodes = []string{"SIGBUS code 2", "SIGBUS code 1"}
+
+const int80Refused = "getpid: 0\ngetppid: 0\nwrite: -38\nbad: -38\nunknown: -38\n"
+
+// deviations are the cases of testdata/conform in which an engine differs from
+// Linux, with the reason.
+var deviations = map[string]map[string]*deviation{
+	"file_mappings":    {"inproc": {why: whyBusCode, replace: busCodes}, "systrap": {why: whyBusCode, replace: busCodes}},
+	"memory_details":   {"inproc": {why: whyDetails, replace: details}, "systrap": {why: whyDetails, replace: details}},
+	"protection_keys":  {"inproc": {why: whyPKey, varies: true}, "systrap": {why: whyPKey, varies: true}},
+	"int80":            {"inproc": {why: whyInt80, instead: int80Refused}, "systrap": {why: whyInt80, instead: int80Refused}},
+	"int80_exit":       {"inproc": {why: whyInt80}, "systrap": {why: whyInt80}},
+	"gs_base":          {"inproc": {why: whyArchGS, instead: noGS}, "systrap": {why: whyArchGS, instead: noGS}},
+	"gs_base_at_start": {"inproc": {why: whyGSShown, replace: []string{"0\n", "0x560000000000\n"}}, "systrap": {why: whySystrapGS, varies: true}},
+	"pkru":             {"inproc": {why: whyPKRU, varies: true}, "systrap": {why: "systrap starts programs with PKRU 0", varies: true}},
+	"single_step": {
+		"inproc":  {why: whyStepCall + "; on the second platform a patched site is one step", varies: true},
+		"systrap": {why: whyStepCall + "; and its patches are stepped through", varies: true},
+	},
+
+	"host_addresses_read": {"inproc": {why: whyHostMemory, replace: []string{
+		"0x60001000: SIGSEGV code 1 addr 0x60001000 rip -", "0x60001000: no fault", "0xc000000000: SIGSEGV code 1 addr 0xc000000000 rip -", "0xc000000000: no fault",
+	}}},
+	"host_addresses_write":         {"inproc": {why: whyHostMemory, replace: []string{"code 1", "code 2"}}},
+	"host_addresses_system_calls":  {"inproc": {why: whyHostMemory, replace: []string{"ENOMEM", "EACCES"}}},
+	"fixed_mappings_over_the_host": {"inproc": {why: whyHostMemory, replace: []string{"mapped: no fault", "elsewhere", "touch: no fault", "touch: SIGSEGV code 2 addr base+0 rip -", "touch text: no fault", "touch text: SIGSEGV code 2 addr base+4096 rip -"}}},
+	"fixed_mappings_high":          {"inproc": {why: "programs' addresses end at 0x550000000000, below the host's own mappings", replace: []string{"mapped: no fault", "elsewhere"}}},
+	"gs_selector_loaded":           {"inproc": {why: whyGSShown, replace: []string{"base 0", "base 0x560000000000"}}, "systrap": {why: whySystrapGS, code: 139}},
+
+	"gs_base_written":           {"systrap": {why: whySystrapGS, code: 139}},
+	"gs_base_written_and_fault": {"systrap": {why: whySystrapGS, code: 139}},
+	"gs_selector_of_data":       {"systrap": {why: whySystrapGS, code: 139}},
+	"trap_flag":                 {"systrap": {why: whySystrapTF, varies: true}},
+	"unknown_numbers":           {"systrap": {why: "systrap's Sentry takes all 64 bits of the number", replace: []string{"6e: getppid,", "6e: ENOSYS,"}}},
+	"clobbers":                  {"systrap": {why: "systrap's patched sites do not set rcx and r11", varies: true}},
+
+	"fixed_mappings": {"systrap": {why: "systrap's lowest address is higher than Linux's", replace: []string{"0x10000: mapped: no fault", "0x10000: elsewhere"}}},
+
+	"code_read_back":                 {"inproc": patchSeen, "systrap": {why: whyPatchSeen, varies: true}},
+	"code_read_back_by_system_calls": {"inproc": patchSeenByCalls, "systrap": {why: whyPatchSeen, varies: true}},
+	"own_text":                       {"inproc": {why: whyPatchSeen, varies: true}, "systrap": {why: whyPatchSeen, varies: true}},
+	"breakpoints":                    {"inproc": breakpointsSeen, "systrap": {why: whyPatchSeen, varies: true}},
+	"copied_code":                    {"inproc": patchCopied, "systrap": {why: whyPatchCopied, varies: true}},
+	"moved_code":                     {"inproc": {why: whyPatchMoved, code: 139}, "systrap": {why: whyPatchMoved, varies: true}},
+	"rewritten_number_in_text":       {"inproc": {why: whyPatchMoved, code: 139}, "systrap": {why: whyPatchMoved, varies: true}},
+	"rewritten_number":               {"systrap": {why: whyPatchMoved, varies: true}},
+	"jump_into_the_number":           {"inproc": {why: "the bytes of a patched site's number are no code any more", code: 139}, "systrap": {why: whyPatchMoved, varies: true}},
+	"code_mapped_twice_private":      {"inproc": {why: whyPatchHides, replace: []string{": 0 wrong", ": 1200 wrong"}}, "systrap": {why: whyPatchHides, varies: true}},
+	"code_mapped_twice":              {"systrap": {why: "systrap patches shared mappings, too: the file changes", varies: true}},
+	"code_in_files":                  {"systrap": {why: "systrap patches shared mappings, too: the file changes", varies: true}},
+}
+
+const noGS = "set: -1\nget: -1 other\nthrough it: 0\n"
+
+// The shapes of call sites that the in-process engine patches are the first four.
+var (
+	patchSeen = &deviation{why: whyPatchSeen, replace: []string{
+		"mov-eax: the same", "mov-eax: changed", "syscall-cmp: the same", "syscall-cmp: changed",
+		"mov-eax-cmp: the same", "mov-eax-cmp: changed", "mov-rax: the same", "mov-rax: changed",
+	}}
+	patchSeenByCalls = &deviation{why: whyPatchSeen, replace: []string{
+		"mov-eax: " + readSame, "mov-eax: " + readChanged, "syscall-cmp: " + readSame, "syscall-cmp: " + readChanged,
+		"mov-eax-cmp: " + readSame, "mov-eax-cmp: " + readChanged, "mov-rax: " + readSame, "mov-rax: " + readChanged,
+	}}
+	patchCopied = &deviation{why: whyPatchCopied, replace: []string{
+		"mov-eax: 1", "mov-eax: 0", "syscall-cmp: 1", "syscall-cmp: 0", "mov-eax-cmp: 1", "mov-eax-cmp: 0", "mov-rax: 1", "mov-rax: 0",
+	}}
+	breakpointsSeen = &deviation{why: whyPatchSeen, replace: []string{
+		"mov-eax: first bytes as written", "mov-eax: first bytes others",
+		"mov-eax-cmp: first bytes as written", "mov-eax-cmp: first bytes others", "mov-rax: first bytes as written", "mov-rax: first bytes others",
+	}}
+)
+
+const (
+	readSame    = "write same, /proc/self/mem same, process_vm_readv same"
+	readChanged = "write changed, /proc/self/mem changed, process_vm_readv changed"
+)
