@@ -7,20 +7,24 @@
 // [context.Switch] points a per-thread area at the program's registers and
 // jumps into the program (run_amd64.s) between runtime.entersyscall and
 // runtime.exitsyscall: to the Go scheduler it is a thread in a system call. In
-// program mode the FS base is the program's and the GS base is the area's.
-// The program is left by a signal: SIGSYS for a system call (Syscall User
-// Dispatch, Documentation/admin-guide/syscall-user-dispatch.rst), SIGSEGV and
-// its like for a fault, SIGCHLD for an interrupt. The handler takes the
-// registers and the extended state out of the signal frame and returns into
-// Switch on the host's stack.
+// program mode the FS base is the program's and the GS base is the area's,
+// unless the program has set one itself. The program is left
+//
+//   - by a jump from a patched system call site, to callEntry (sites.go);
+//   - by a signal: SIGSYS for a system call at a site that is not patched
+//     (Syscall User Dispatch, Documentation/admin-guide/syscall-user-dispatch.rst),
+//     SIGSEGV and its like for a fault, SIGCHLD for an interrupt.
+//
+// Either takes the registers and the extended state, of which callEntry moves
+// only what the program has in use, and returns into Switch on the host's stack.
 //
 // # Which code is the program's
 //
-// A handler tells program mode by the interrupted address: the program's lie
-// below maxUserAddress and outside the host's own ranges (layout.go), which
-// every address space of a program holds occupied. The few instructions of
-// entering, when FS is already the program's, are a range of their own: a
-// signal there undoes the entry.
+// A handler tells program mode by the interrupted address: all but the host's
+// text and vdso is the program's. The host's other ranges (layout.go) are occupied in
+// every address space of a program. The few instructions of entering and leaving,
+// when FS is the program's in host text, are ranges of their own: a signal there
+// undoes the entry, or is noted and raised again after the exit.
 //
 // # More than one address space
 //

@@ -4,6 +4,7 @@ package engine
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -60,7 +61,8 @@ func (p *patches) forget(t *trampolines) {
 
 // patch replaces the site that the program has left, if it is of a known kind
 // in text that is the program's own: mapped privately from a file and not writable.
-// Code made at run time keeps trapping, as it may be rewritten.
+// Code made at run time, in anonymous memory or a memfd, keeps trapping, as it
+// may be rewritten.
 func (as *addressSpace) patch(ctx context.Context, m platform.MemoryManager, next hostarch.Addr, nr uint64) error {
 	if t := kernel.TaskFromContext(ctx); t == nil || t.Tracer() != nil {
 		return nil // a tracer wants to see the program's own instructions
@@ -96,9 +98,9 @@ func (as *addressSpace) patch(ctx context.Context, m platform.MemoryManager, nex
 
 // isText tells whether r is text of a file, mapped privately and not writable.
 func isText(ctx context.Context, m platform.MemoryManager, r hostarch.AddrRange) (text bool) {
-	m.(*mm.MemoryManager).ReadMapsDataInto(ctx, func(start, end hostarch.Addr, perms hostarch.AccessType, private string, _ uint64, _, _ uint32, inode uint64, _ string) {
+	m.(*mm.MemoryManager).ReadMapsDataInto(ctx, func(start, end hostarch.Addr, perms hostarch.AccessType, private string, _ uint64, _, _ uint32, inode uint64, name string) {
 		if start <= r.Start && r.End <= end {
-			text = perms.Execute && !perms.Write && private == "p" && inode != 0
+			text = perms.Execute && !perms.Write && private == "p" && inode != 0 && !strings.HasPrefix(name, "/memfd:")
 		}
 	})
 	return text

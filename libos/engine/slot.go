@@ -151,7 +151,9 @@ func (as *addressSpace) part(c *switchContext) {
 	as.inside, as.outside = as.inside+c.inside, as.outside+c.outside
 	as.p.counters.inside.Add(c.inside)
 	as.p.counters.outside.Add(c.outside)
-	c.inside, c.outside = 0, 0
+	as.p.counters.calls.Add(c.calls)
+	as.p.counters.traps.Add(c.traps)
+	c.inside, c.outside, c.calls, c.traps = 0, 0, 0, 0
 }
 
 // running returns how many threads of as execute in this process.

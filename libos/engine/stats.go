@@ -23,6 +23,10 @@ type Stats struct {
 	// when it ends or executes another program.
 	SwitchesInside    uint64 `json:"inproc_switches"`
 	SwitchesElsewhere uint64 `json:"systrap_switches"`
+	// PatchedCalls and TrappedCalls are the system calls in this process by
+	// how they came: by a jump from a patched site, or by a signal.
+	PatchedCalls uint64 `json:"patched_calls"`
+	TrappedCalls uint64 `json:"trapped_calls"`
 }
 
 // counters are what Stats is read from.
@@ -30,6 +34,7 @@ type counters struct {
 	spaces, here, stub, moves atomic.Uint64
 	moving                    atomic.Int64  // nanoseconds
 	inside, outside           atomic.Uint64 // Switches of threads that have ended
+	calls, traps              atomic.Uint64 // system calls of threads that have ended
 }
 
 func (c *counters) snapshot() Stats {
@@ -41,5 +46,7 @@ func (c *counters) snapshot() Stats {
 		MovingSeconds:     time.Duration(c.moving.Load()).Seconds(),
 		SwitchesInside:    c.inside.Load(),
 		SwitchesElsewhere: c.outside.Load(),
+		PatchedCalls:      c.calls.Load(),
+		TrappedCalls:      c.traps.Load(),
 	}
 }
