@@ -7,7 +7,8 @@ BIN      := bin
 COMMANDS := junction_run junction_bench
 # Packages that boot the Sentry or drive whole programs run without the race
 # detector: the platform's assembly and the detector's memory map exclude each other.
-NORACE   := junction/libos junction/test/e2e junction/internal/bench
+# The boundary's cannot drop privileges of all threads in a program with cgo.
+NORACE   := junction/libos junction/libos/boundary junction/test/e2e junction/internal/bench
 
 # Static binaries and tests of them; the race detector alone needs cgo.
 export CGO_ENABLED := 0

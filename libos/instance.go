@@ -19,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sentry/watchdog"
 
+	"junction/libos/boundary"
 	"junction/libos/kthreads"
 )
 
@@ -36,6 +37,9 @@ type Instance struct {
 
 	closeOnce sync.Once
 }
+
+// systrap is the engine that keeps programs in other processes.
+const systrap = "systrap"
 
 // containerID names the only group of processes that an instance has.
 const containerID = "junction"
@@ -70,10 +74,13 @@ func Boot(opts Options) (*Instance, error) {
 
 func setDefaults(o *Options) {
 	if o.Platform == "" {
-		o.Platform = "systrap"
+		o.Platform = systrap
 	}
 	if o.Root == "" {
 		o.Root = "/"
+	}
+	if o.Boundary == "" {
+		o.Boundary = boundary.Kill
 	}
 	if o.Cwd == "" {
 		o.Cwd = "/"
@@ -179,8 +186,11 @@ func (i *Instance) findProgram(ctx context.Context, args *kernel.CreateProcessAr
 	return f.find(i.opts.Argv[0], i.opts.Env)
 }
 
-// Start lets the program run.
+// Start lets the program run, behind the boundary.
 func (i *Instance) Start() error {
+	if err := i.enclose(); err != nil {
+		return err
+	}
 	if i.opts.Watchdog {
 		i.dog.Start()
 	}

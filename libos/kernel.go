@@ -70,11 +70,7 @@ func showHostMemory() error {
 // newKernel makes the Sentry kernel, without file systems or programs. It also
 // returns the page in which programs find the time.
 func newKernel(opts *Options, c *clocks) (*kernel.Kernel, *kernel.VDSOParamPage, error) {
-	plat, err := newPlatform(opts)
-	if err != nil {
-		return nil, nil, err
-	}
-	k := &kernel.Kernel{Platform: plat}
+	k := new(kernel.Kernel)
 	if err := initMemory(k); err != nil {
 		return nil, nil, err
 	}
@@ -88,6 +84,12 @@ func newKernel(opts *Options, c *clocks) (*kernel.Kernel, *kernel.VDSOParamPage,
 
 	network, err := opts.Network()
 	if err != nil {
+		return nil, nil, err
+	}
+	if err := dropPrivileges(opts); err != nil {
+		return nil, nil, err
+	}
+	if k.Platform, err = newPlatform(opts); err != nil {
 		return nil, nil, err
 	}
 	users := auth.NewRootUserNamespace()

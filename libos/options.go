@@ -8,6 +8,7 @@ import (
 
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"junction/libos/boundary"
 	"junction/libos/engine"
 	"junction/libos/kthreads"
 )
@@ -52,7 +53,8 @@ type Options struct {
 
 	// Network returns the instance's TCP/IP stack, which the instance owns from
 	// then on. Boot calls it once, when it needs the stack: opening a NIC takes
-	// long enough to do it meanwhile. Boot fails with its error.
+	// long enough to do it meanwhile. Boot fails with its error. What needs
+	// privileges must be done when it returns.
 	Network func() (*stack.Stack, error) `json:"-"`
 
 	// Kthreads is how many processors the program sees, and how many of its
@@ -68,6 +70,10 @@ type Options struct {
 	Strace bool
 	// CountSyscalls makes Stats count system calls, at a small cost for each.
 	CountSyscalls bool
+	// Boundary is what becomes of this process when it makes a host call that
+	// an instance never makes. Default boundary.Kill; see package boundary for
+	// the privileges that Boot and Start take from it.
+	Boundary boundary.Violation
 	// Watchdog reports tasks that are stuck inside the libOS.
 	Watchdog bool
 	// Logger receives the libOS's own messages. Default: discarded.

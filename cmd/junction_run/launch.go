@@ -11,12 +11,16 @@ import (
 
 	"junction/cmd/junction_run/internal/cli"
 	"junction/libos"
+	"junction/libos/boundary"
 	"junction/libos/engine"
 )
 
 // launch runs an instance until its program ends and returns the program's
 // exit code. What it opens it has closed when it returns.
 func launch(s *cli.Settings, std stdio) (code int, err error) {
+	if err := boundary.CloseInherited(); err != nil {
+		return 0, err
+	}
 	logger := newLogger(std.err, s.LogFormat, s.LogLevel)
 	for _, w := range s.Warnings {
 		logger.Warn(w)
@@ -99,6 +103,7 @@ func instanceOptions(s *cli.Settings, std stdio, logger *slog.Logger) libos.Opti
 		Root:          s.Root,
 		ReadWrite:     s.ReadWrite,
 		Stdio:         [3]*os.File{std.in, std.out, std.err},
+		Boundary:      boundary.Violation(s.Boundary),
 		Kthreads:      s.Kthreads,
 		Quantum:       cmp.Or(s.Quantum, -1),
 		Policy:        policies[s.Moves],

@@ -67,7 +67,7 @@ func New(opts platform.Options) (*Platform, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Platform{second: sync.OnceValues(func() (platform.Platform, error) { return constructor.New(opts) })}
+	p := &Platform{second: sync.OnceValues(func() (platform.Platform, error) { return startSecond(constructor, opts) })}
 	p.slot.counters = &p.counters
 	p.SetPolicy(DefaultPolicy())
 	return p, nil

@@ -17,6 +17,7 @@ var enums = map[string][]string{
 	"driver":    {"afxdp", "tap"},
 	"engine":    {"auto", "inproc", "systrap"},
 	"moves":     {"always", "soon", "never"},
+	"boundary":  {"kill", "trap", "off"},
 	"log":       {"text", "json"},
 	"log-level": {"debug", "info", "warn", "error"},
 	"stats":     {"text", "json"},
@@ -44,12 +45,12 @@ type flags struct {
 	spin              time.Duration
 	pcap              string
 
-	name, engine, cwd, root string
-	kthreads                int
-	quantum                 time.Duration
-	moves                   string
-	env, rw                 []string
-	uid, gid                uint32
+	name, engine, boundary, cwd, root string
+	kthreads                          int
+	quantum                           time.Duration
+	moves                             string
+	env, rw                           []string
+	uid, gid                          uint32
 
 	strace, check, json bool
 	logFormat           string
@@ -84,6 +85,7 @@ func (f *flags) registerProgram(fs *pflag.FlagSet) {
 	word(fs, &f.engine, "engine", "WORD", "how program code is executed: auto, systrap, or inproc (experimental: in the libOS's address space); default: auto")
 	word(fs, &f.moves, "moves", "WORD", "for tests: exchange address spaces for nothing (always), for little (soon), or never")
 	_ = fs.MarkHidden("moves") // fails for unknown flags only
+	word(fs, &f.boundary, "boundary", "WORD", "what a host call outside the list does: kill the instance, trap (die printing where), or off (no list, privileges stay); default: kill")
 	option(fs, "env", "KEY=VALUE", "environment variable for the program, beside the caller's; repeatable", f.addEnv)
 	option(fs, "cwd", "DIR", "working directory in the instance; default: the caller's, or / with --rootfs", path(&f.cwd))
 	option(fs, "uid", "ID", "the program's user in the instance; default: the caller's", id(&f.uid))

@@ -84,6 +84,7 @@ func (f *flags) program(s *Settings, cfg *config.Config, host Host) error {
 	if s.Engine == "" || s.Engine == "auto" {
 		s.Engine = "systrap" // until the in-process engine has all its tests
 	}
+	s.Boundary = cmp.Or(f.boundary, "kill")
 	s.Name = cmp.Or(f.name, nameOf(s.Argv[0]))
 	s.Moves = f.moves
 	s.Watchdog = !cfg.DisableWatchdog.V

@@ -39,6 +39,7 @@ type Settings struct {
 	Pcap       string        // file for captured packets, or empty
 
 	Engine    string        // systrap or inproc
+	Boundary  string        // kill, trap or off
 	Kthreads  int           // most processors used at once; 0: all that the host grants
 	Quantum   time.Duration // 0: until a system call
 	Watchdog  bool

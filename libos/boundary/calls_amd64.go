@@ -1,0 +1,16 @@
+package boundary
+
+import (
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
+)
+
+const (
+	sysFstatat   = unix.SYS_NEWFSTATAT
+	architecture = linux.AUDIT_ARCH_X86_64
+)
+
+func systrapLaterArch() []call {
+	const faultCPUID = 0x1012 // ARCH_CPUID_FAULT, asm/prctl.h
+	return []call{where(unix.SYS_ARCH_PRCTL, 0, faultCPUID)}
+}

@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"junction/internal/lab"
+)
+
+// left is what junction_run's caller has open; it is not for the instance.
+const left = "/proc/1"
+
+// TestBoundary looks, from the host, at every thread of a running instance, at
+// every process that belongs to it, and at every file it holds.
+func TestBoundary(t *testing.T) {
+	matrix(t, func(t *testing.T, v variant) {
+		r := newRig(t, v, lab.Options{})
+		dir := workDir(t)
+		open, err := os.Open(left)
+		require.NoError(t, err)
+		defer open.Close()
+		// What forks under inproc, and may not move, is on systrap.
+		c := r.command([]string{"--rw", dir, "--moves", "never"}, "sh", "-c", "(echo ready; exec sleep 1000); :")
+		c.ExtraFiles = []*os.File{open}
+		i := launch(t, c, c.Cmd)
+		i.await("ready")
+		processes := descendants(t, i.cmd.Process.Pid)
+		require.Greater(t, len(processes), 1)
+		for _, pid := range processes {
+			requireConfined(t, pid)
+		}
+		requireFiles(t, i.cmd.Process.Pid, dir)
+		i.terminate(143)
+	})
+}
+
+// requireConfined expects of all threads of a process: no capability, no way
+// to get one, and a seccomp filter.
+func requireConfined(t *testing.T, pid int) {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	require.NoError(t, err)
+	require.NotEmpty(t, threads)
+	for _, thread := range threads {
+		status, err := os.ReadFile(thread)
+		if os.IsNotExist(err) {
+			continue // it has ended meanwhile
+		}
+		require.NoError(t, err)
+		for _, line := range []string{`CapInh:\t0+`, `CapPrm:\t0+`, `CapEff:\t0+`, `CapBnd:\t0+`, `CapAmb:\t0+`, `NoNewPrivs:\t1`, `Seccomp:\t2`} {
+			require.Regexp(t, regexp.MustCompile(`(?m)^`+line+`$`), string(status), thread)
+		}
+	}
+}
+
+// descendants lists a process and those below it.
+func descendants(t *testing.T, pid int) []int {
+	t.Helper()
+	all := []int{pid}
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	require.NoError(t, err)
+	for _, list := range lists {
+		data, err := os.ReadFile(list)
+		if err != nil {
+			continue // the thread has ended meanwhile
+		}
+		for _, child := range strings.Fields(string(data)) {
+			var n int
+			_, err := fmt.Sscan(child, &n)
+			require.NoError(t, err)
+			all = append(all, descendants(t, n)...)
+		}
+	}
+	return all
+}
+
+// harmless are the kinds of files without a name that an instance holds.
+var harmless = regexp.MustCompile(`^(socket:\[\d+\]|pipe:\[\d+\]|/memfd:[a-z_-]+ \(deleted\)|/dev/null|/dev/net/tun|/tmp/junction-tap-\d+/tap \(deleted\)` +
+	`|anon_inode:(\[eventpoll\]|\[eventfd\]|bpf-map|bpf-prog|\[?bpf_link\]?|seccomp notify)|net:\[\d+\])$`)
+
+// requireFiles expects that a process holds no file but those of the instance:
+// of host files those that programs have open, read-only, and what is below rw.
+func requireFiles(t *testing.T, pid int, rw string) {
+	t.Helper()
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	require.NoError(t, err)
+	require.Greater(t, len(fds), 3)
+	var odd []string
+	for _, fd := range fds {
+		target, err := os.Readlink(fd)
+		if err != nil || harmless.MatchString(target) || strings.HasPrefix(target, rw) {
+			continue
+		}
+		st, err := os.Lstat(fd) // of a link to an open file, the mode is the file's
+		if err == nil && st.Mode()&0o200 == 0 && target != left {
+			continue
+		}
+		odd = append(odd, target)
+	}
+	require.Empty(t, odd, "files that can be written, or are none of the instance's")
+}
