@@ -3,8 +3,8 @@ set -eu
 export TMUX_TMPDIR=$PWD TERM=xterm LC_ALL=C.UTF-8
 tmux -f /dev/null new-session -d -x 80 -y 24 -s session "PS1='> ' sh"
 tmux split-window -h -t session "PS1='> ' sh"
-in_pane() { # pane, command
-	tmux send-keys -t "session.$1" "$2; tmux wait-for -S done-$1" Enter
+in_pane() { # pane, command; typed ahead of the prompt, which ends up before the first line
+	tmux send-keys -t "session.$1" "echo; $2; tmux wait-for -S done-$1" Enter
 	tmux wait-for "done-$1"
 }
 in_pane 0 'seq 1 50 | tail -n 3; echo "${TMUX_PANE}"'
