@@ -4,6 +4,7 @@ import (
 	"log/slog"
 
 	"junction/libos/boundary"
+	"junction/libos/engine"
 )
 
 // dropPrivileges takes from this process what only set-up needed. The network
@@ -26,6 +27,7 @@ func (i *Instance) enclose() error {
 	if err != nil {
 		return err
 	}
+	i.hostCalls = f.Calls()
 	i.opts.Logger.Debug("boundary", slog.Int("host_calls", f.Calls()), slog.String("violation", string(i.opts.Boundary)))
 	return f.Install()
 }
@@ -35,6 +37,6 @@ func (i *Instance) needs() boundary.Needs {
 	return boundary.Needs{
 		Write:        len(i.opts.ReadWrite) > 0,
 		Systrap:      true, // alone, or for what forks under inproc
-		SystrapLater: i.opts.Platform != systrap,
+		SystrapLater: i.engine.Name != engine.Systrap,
 	}
 }

@@ -26,20 +26,19 @@ import (
 // Instance is a library OS with one program (and its descendants) in it.
 // Its methods may be called from any goroutine.
 type Instance struct {
-	opts  Options
-	k     *kernel.Kernel
-	time  *kernel.VDSOParamPage
-	files *fileServer
-	stdio *stdio
-	init  *kernel.ThreadGroup
-	dog   *watchdog.Watchdog
-	calls *atomic.Uint64 // system calls; nil when not counted
+	opts      Options
+	engine    Choice
+	k         *kernel.Kernel
+	time      *kernel.VDSOParamPage
+	files     *fileServer
+	stdio     *stdio
+	init      *kernel.ThreadGroup
+	dog       *watchdog.Watchdog
+	calls     *atomic.Uint64 // system calls; nil when not counted
+	hostCalls int            // see Stats
 
 	closeOnce sync.Once
 }
-
-// systrap is the engine that keeps programs in other processes.
-const systrap = "systrap"
 
 // containerID names the only group of processes that an instance has.
 const containerID = "junction"
@@ -58,12 +57,12 @@ func Boot(opts Options) (*Instance, error) {
 		return nil, err
 	}
 	gomaxprocs.SetBase(opts.Kthreads)
-	i := &Instance{opts: opts}
+	i := &Instance{opts: opts, engine: choose(&opts)}
 	if opts.Strace || opts.CountSyscalls {
 		i.calls = installTracing(opts.Strace)
 	}
 	var err error
-	if i.k, i.time, err = newKernel(&i.opts, clocks); err != nil {
+	if i.k, i.time, err = i.newKernel(clocks); err != nil {
 		return nil, err
 	}
 	if err := i.load(); err != nil {
@@ -72,9 +71,18 @@ func Boot(opts Options) (*Instance, error) {
 	return i, nil
 }
 
+// choose is Choose with a warning when a better engine could not be had.
+func choose(o *Options) Choice {
+	c := Choose(o.Platform)
+	if c.Lacking {
+		o.Logger.Warn("engine "+c.Name, "reason", c.Reason)
+	}
+	return c
+}
+
 func setDefaults(o *Options) {
 	if o.Platform == "" {
-		o.Platform = systrap
+		o.Platform = Auto
 	}
 	if o.Root == "" {
 		o.Root = "/"

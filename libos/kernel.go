@@ -69,8 +69,8 @@ func showHostMemory() error {
 
 // newKernel makes the Sentry kernel, without file systems or programs. It also
 // returns the page in which programs find the time.
-func newKernel(opts *Options, c *clocks) (*kernel.Kernel, *kernel.VDSOParamPage, error) {
-	k := new(kernel.Kernel)
+func (i *Instance) newKernel(c *clocks) (*kernel.Kernel, *kernel.VDSOParamPage, error) {
+	k, opts := new(kernel.Kernel), &i.opts
 	if err := initMemory(k); err != nil {
 		return nil, nil, err
 	}
@@ -89,7 +89,7 @@ func newKernel(opts *Options, c *clocks) (*kernel.Kernel, *kernel.VDSOParamPage,
 	if err := dropPrivileges(opts); err != nil {
 		return nil, nil, err
 	}
-	if k.Platform, err = newPlatform(opts); err != nil {
+	if k.Platform, err = newPlatform(i.engine.Name, opts); err != nil {
 		return nil, nil, err
 	}
 	users := auth.NewRootUserNamespace()
@@ -111,16 +111,16 @@ func newKernel(opts *Options, c *clocks) (*kernel.Kernel, *kernel.VDSOParamPage,
 	return k, params, initHostMount(k)
 }
 
-// newPlatform opens the execution engine that opts ask for, with the bound on
-// threads that opts want.
-func newPlatform(opts *Options) (*kthreads.Platform, error) {
-	constructor, err := platform.Lookup(opts.Platform)
+// newPlatform opens an execution engine, with the bound on threads that opts
+// want.
+func newPlatform(name string, opts *Options) (*kthreads.Platform, error) {
+	constructor, err := platform.Lookup(name)
 	if err != nil {
-		return nil, fmt.Errorf("unknown engine %q: %w", opts.Platform, err)
+		return nil, fmt.Errorf("unknown engine %q: %w", name, err)
 	}
 	plat, err := constructor.New(platform.Options{ApplicationCores: opts.Kthreads})
 	if err != nil {
-		return nil, fmt.Errorf("starting engine %q: %w", opts.Platform, err)
+		return nil, fmt.Errorf("starting engine %q: %w", name, err)
 	}
 	if p, ok := plat.(interface{ SetPolicy(engine.Policy) }); ok && opts.Policy != nil {
 		p.SetPolicy(*opts.Policy)

@@ -27,7 +27,7 @@ var (
 type Options struct {
 	// Name is the instance's name and the host name that the program sees.
 	Name string
-	// Platform is the execution engine, by gVisor's platform name. Default "systrap".
+	// Platform is the execution engine: engine.Inproc, engine.Systrap, or Auto, which is the default.
 	Platform string
 
 	// Argv is the program and its arguments; Argv[0] is looked up in the
@@ -101,6 +101,11 @@ func (s ExitStatus) ShellCode() int {
 type Stats struct {
 	// Platform is the execution engine in use.
 	Platform string `json:"engine"`
+	// Reason says why it is this engine and no other.
+	Reason string `json:"engine_reason"`
+	// HostCalls is how many different calls the process may make to the host's
+	// kernel; 0 if any.
+	HostCalls int `json:"host_calls"`
 	// Syscalls counts the system calls of all programs of the instance; 0
 	// unless Options.CountSyscalls or Strace is set.
 	Syscalls uint64 `json:"syscalls"`

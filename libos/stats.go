@@ -9,7 +9,7 @@ import (
 
 // Stats returns what the instance has used so far.
 func (i *Instance) Stats() Stats {
-	s := Stats{Platform: i.opts.Platform}
+	s := Stats{Platform: i.engine.Name, Reason: i.engine.Reason, HostCalls: i.hostCalls}
 	if i.calls != nil {
 		s.Syscalls = i.calls.Load()
 	}

@@ -107,7 +107,8 @@ func TestCheck(t *testing.T) {
 		Schema     int
 		Kernel     string
 		Processors int
-		Engines    []string
+		Engines    map[string]direct.Offer
+		Boundary   direct.Offer
 		Privileges map[string]bool
 		AFXDP      direct.Offer
 		NICs       []string
@@ -116,10 +117,12 @@ func TestCheck(t *testing.T) {
 	stdout, stderr, code := inLab(t, l, "--check", "--json", "--nic", lab.ServerNIC, "--driver", "afxdp")
 	require.Equal(t, 0, code, stderr)
 	require.NoError(t, json.Unmarshal([]byte(stdout), &r), stdout)
-	require.Equal(t, 1, r.Schema)
+	require.Equal(t, 2, r.Schema)
 	require.NotEmpty(t, r.Kernel)
 	require.Positive(t, r.Processors)
-	require.Equal(t, []string{"inproc", "systrap"}, r.Engines)
+	require.Len(t, r.Engines, 2)
+	require.True(t, r.Engines["systrap"].Available, r.Engines["systrap"].Reason)
+	require.True(t, r.Boundary.Available, r.Boundary.Reason)
 	require.True(t, r.Privileges["CAP_NET_ADMIN"])
 	require.True(t, r.AFXDP.Available, r.AFXDP.Reason)
 	require.Equal(t, []string{lab.ServerNIC}, r.NICs)

@@ -6,6 +6,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/abi/linux"
 )
 
 // capset(2) reads the two structures and keeps no pointer. They are pinned,
@@ -33,4 +34,12 @@ func has(c uint) bool {
 	var data [2]unix.CapUserData
 	err := unix.Capget(&header, &data[0])
 	return err == nil && data[c/32].Effective>>(c%32)&1 != 0
+}
+
+// actionAvailable asks whether filters may return action (seccomp(2),
+// SECCOMP_GET_ACTION_AVAIL, which reads 32 bits and keeps no pointer).
+func actionAvailable(action linux.BPFAction) unix.Errno {
+	word := uint32(action)
+	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&word)))
+	return errno
 }

@@ -13,12 +13,6 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 )
 
-// Name is the engine's name among the Sentry's platforms.
-const Name = "inproc"
-
-// secondName is the platform of address spaces that are not in this process.
-const secondName = "systrap"
-
 // Platform implements platform.Platform: one address space in this process,
 // the others on a second platform, which is started when it is needed first.
 type Platform struct {
@@ -63,7 +57,7 @@ func New(opts platform.Options) (*Platform, error) {
 	// The second platform's patched call sites lead into its own processes;
 	// a program that has them could not move into this one.
 	opts.DisableSyscallPatching = true
-	constructor, err := platform.Lookup(secondName)
+	constructor, err := platform.Lookup(Systrap)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +97,7 @@ func (*Platform) ConcurrencyCount() int { return math.MaxInt }
 
 // SeccompInfo implements platform.Platform.SeccompInfo.
 func (*Platform) SeccompInfo() platform.SeccompInfo {
-	return platform.StaticSeccompInfo{PlatformName: Name}
+	return platform.StaticSeccompInfo{PlatformName: Inproc}
 }
 
 // NewAddressSpace implements platform.Platform.NewAddressSpace.
@@ -125,5 +119,5 @@ func (constructor) Requirements() platform.Requirements {
 }
 
 func init() {
-	platform.Register(Name, constructor{})
+	platform.Register(Inproc, constructor{})
 }

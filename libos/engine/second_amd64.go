@@ -17,7 +17,7 @@ func startSecond(c platform.Constructor, opts platform.Options) (_ platform.Plat
 	was, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	if err == nil && was != 1 {
 		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0); err != nil {
-			return nil, fmt.Errorf("starting %s: making this process traceable: %w", secondName, err)
+			return nil, fmt.Errorf("starting %s: making this process traceable: %w", Systrap, err)
 		}
 		defer unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 	}

@@ -48,6 +48,9 @@ func TestStatsText(t *testing.T) {
 		require.Regexp(t, `(?m)^exit_code +3$`, stderr)
 		require.Regexp(t, `(?m)^syscalls +[1-9]\d*$`, stderr)
 		require.Regexp(t, `(?m)^mode +none$`, stderr)
+		require.Regexp(t, `(?m)^engine +`+engine+`$`, stderr)
+		require.Regexp(t, `(?m)^engine_reason +asked for$`, stderr)
+		require.Regexp(t, `(?m)^host_calls +[1-9]\d*$`, stderr)
 	})
 }
 

@@ -146,8 +146,11 @@ func TestUnprivileged(t *testing.T) {
 
 // TestCheck expects --check to print what the host offers.
 func TestCheck(t *testing.T) {
-	require.NotEmpty(t, checkOutput(t, "--check"))
-	require.Contains(t, checkOutput(t, "--check", "--json"), `"schema"`)
+	require.Regexp(t, `(?m)^engines.inproc.available +true$`, checkOutput(t, "--check"))
+	require.Contains(t, checkOutput(t, "--check", "--json"), `"boundary":{"available":true}`)
+	for _, engine := range []string{"inproc", "systrap"} {
+		require.Contains(t, checkOutput(t, "--check", "--json", "--engine", engine), `"engine":"`+engine+`","engine_reason":"asked for"`)
+	}
 }
 
 func checkOutput(t *testing.T, flags ...string) string {

@@ -57,7 +57,7 @@ func configFile(t *testing.T, text string) string {
 
 func TestDefaults(t *testing.T) {
 	require.Equal(t, &Settings{
-		Name: "ls", Mode: ModeNone, Engine: "systrap", Boundary: "kill", Quantum: kthreads.DefaultQuantum, Watchdog: true,
+		Name: "ls", Mode: ModeNone, Engine: "auto", Boundary: "kill", Quantum: kthreads.DefaultQuantum, Watchdog: true,
 		Argv: []string{"/bin/ls", "-l", "--mode", "x", "--"},
 		Env:  testHost.Environ, Cwd: "/work", Root: "/", UID: 7, GID: 8,
 		LogFormat: "text", LogLevel: slog.LevelWarn,
@@ -75,7 +75,7 @@ func TestEveryFlag(t *testing.T) {
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("198.18.0.2/24"), netip.MustParsePrefix("fd00::2/64")},
 		Gateways: []netip.Addr{netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("fe80::1")},
 		MTU:      9000, Spin: 50 * time.Microsecond, Pcap: "p.pcap",
-		Engine: "systrap", Boundary: "kill", Kthreads: 2, Quantum: time.Millisecond, Watchdog: true, Argv: []string{"p"},
+		Engine: "auto", Boundary: "kill", Kthreads: 2, Quantum: time.Millisecond, Watchdog: true, Argv: []string{"p"},
 		Env: []string{"PATH=/bin", "HOME=/h", "A=x=y"}, Cwd: "/tmp", UID: 0, GID: 4294967294,
 		Root: "/work/r", ReadWrite: []string{"/work/data", "/var/lib/x"},
 		Strace: true, LogFormat: "json", LogLevel: slog.LevelInfo, Stats: "text",
@@ -108,7 +108,7 @@ func TestConfig(t *testing.T) {
 		MAC:        net.HardwareAddr{2, 0, 0, 0, 0, 2},
 		Neighbours: []config.Neighbour{{Addr: netip.MustParseAddr("198.18.0.9"), MAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}}},
 		Spin:       spinOfConfig,
-		Engine:     "systrap", Boundary: "kill", Kthreads: 3, Argv: []string{"p"},
+		Engine:     "auto", Boundary: "kill", Kthreads: 3, Argv: []string{"p"},
 		Env: testHost.Environ, Cwd: "/work", Root: "/", UID: 7, GID: 8,
 		LogFormat: "text", LogLevel: slog.LevelDebug,
 		Warnings: []string{file + ":12: runtime_priority is ignored: this version has no core scheduler"},
@@ -274,7 +274,7 @@ func TestCheckNeedsNoProgram(t *testing.T) {
 	cmd := New(testHost, "v", Actions{Check: func(s *Settings, j bool) error { got, json = s, j; return nil }})
 	cmd.SetArgs([]string{"--check", "--nic", "va:2", "--driver", "tap", "--mtu", "9000", "--json"})
 	require.NoError(t, cmd.Execute())
-	require.Equal(t, &Settings{NIC: "va", Queues: 2, Driver: "tap", MTU: 9000}, got)
+	require.Equal(t, &Settings{NIC: "va", Queues: 2, Driver: "tap", MTU: 9000, Engine: "auto"}, got)
 	require.True(t, json)
 }
 

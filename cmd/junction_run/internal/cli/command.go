@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"cmp"
+
 	"github.com/spf13/cobra"
 )
 
@@ -45,7 +47,7 @@ func New(host Host, version string, act Actions) *cobra.Command {
 				if len(args) > 0 {
 					return usagef("--check runs nothing; remove %q", args[0])
 				}
-				return act.Check(&Settings{NIC: f.nic, Queues: f.queues, Driver: f.driver, MTU: f.mtu}, f.json)
+				return act.Check(&Settings{NIC: f.nic, Queues: f.queues, Driver: f.driver, MTU: f.mtu, Engine: cmp.Or(f.engine, "auto")}, f.json)
 			}
 			s, err := f.settings(host, args, cmd.ArgsLenAtDash())
 			if err != nil {

@@ -23,11 +23,6 @@ var enums = map[string][]string{
 	"stats":     {"text", "json"},
 }
 
-// Engines lists the engines that --engine may name.
-func Engines() []string {
-	return slices.DeleteFunc(slices.Clone(enums["engine"]), func(s string) bool { return s == "auto" })
-}
-
 // notYet are words that a later version will take, and what to use until then.
 var notYet = map[string]string{
 	"mode server": "this version has no network server; use --mode direct --nic IF",

@@ -80,10 +80,7 @@ func (f *flags) output(s *Settings, cfg *config.Config) {
 
 // program settles what concerns the program and the machine under it.
 func (f *flags) program(s *Settings, cfg *config.Config, host Host) error {
-	s.Engine = f.engine
-	if s.Engine == "" || s.Engine == "auto" {
-		s.Engine = "systrap" // until the in-process engine has all its tests
-	}
+	s.Engine = cmp.Or(f.engine, "auto")
 	s.Boundary = cmp.Or(f.boundary, "kill")
 	s.Name = cmp.Or(f.name, nameOf(s.Argv[0]))
 	s.Moves = f.moves

@@ -38,7 +38,7 @@ type Settings struct {
 	Spin       time.Duration // how long the receive loop looks for frames before it sleeps
 	Pcap       string        // file for captured packets, or empty
 
-	Engine    string        // systrap or inproc
+	Engine    string        // auto, systrap or inproc
 	Boundary  string        // kill, trap or off
 	Kthreads  int           // most processors used at once; 0: all that the host grants
 	Quantum   time.Duration // 0: until a system call
@@ -75,6 +75,6 @@ type Actions struct {
 	// Run runs an instance until its program ends.
 	Run func(*Settings) error
 	// Check prints what the host offers. Of the settings only NIC, Queues,
-	// Driver and MTU are set, if their flags are.
+	// Driver, MTU and Engine are set, the first four if their flags are.
 	Check func(s *Settings, json bool) error
 }
