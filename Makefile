@@ -4,7 +4,7 @@
 
 GO       ?= go
 BIN      := bin
-COMMANDS := junction_run junction_bench
+COMMANDS := junction_run junctiond netserver junction_ctl junction_bench
 # Packages that boot the Sentry or drive whole programs run without the race
 # detector: the platform's assembly and the detector's memory map exclude each other.
 # The boundary's cannot drop privileges of all threads in a program with cgo.

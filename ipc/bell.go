@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,9 +43,18 @@ func newBell() (fds [2]int, err error) {
 
 // bell is one end of a doorbell together with an eventfd, private to this
 // process, that Wake and close ring. One goroutine at a time waits and rings.
+//
+// It waits in the Go runtime's network poller: a blocking system call would keep
+// its processor (P) from other goroutines until the runtime's monitor takes it
+// away, up to 10 ms later. What the runtime polls is an epoll set of the two,
+// because it asks for output events too, which a socket has all the time.
 type bell struct {
 	socket, local int
+	set           *os.File // the epoll set
+	conn          syscall.RawConn
+	ready         func(uintptr) bool // look, bound to the bell once
 	poll          [2]unix.PollFd
+	waitErr       error
 	gone          atomic.Bool // the other end has no holder any more
 	closed        *atomic.Bool
 	mu            sync.RWMutex // read-locked while a system call uses the descriptors
@@ -60,7 +71,35 @@ func (b *bell) open(socket int) (err error) {
 		_ = unix.Close(socket)
 		return fmt.Errorf("eventfd: %w", err)
 	}
+	if err = b.openSet(); err != nil {
+		closeAll([]int{b.socket, b.local})
+		return fmt.Errorf("epoll set: %w", err)
+	}
+	b.ready = b.look
 	return nil
+}
+
+func (b *bell) openSet() error {
+	set, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	for _, fd := range []int{b.local, b.socket} {
+		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)}
+		if err := unix.EpollCtl(set, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+			_ = unix.Close(set)
+			return err
+		}
+	}
+	if err := unix.SetNonblock(set, true); err != nil { // tells os.NewFile to poll it
+		_ = unix.Close(set)
+		return err
+	}
+	b.set = os.NewFile(uintptr(set), "doorbell")
+	if b.conn, err = b.set.SyscallConn(); err != nil {
+		_ = b.set.Close()
+	}
+	return err
 }
 
 // enter keeps the descriptors open until leave, or returns net.ErrClosed.
@@ -98,10 +137,21 @@ func (b *bell) wait() error {
 		{Fd: int32(b.local), Events: unix.POLLIN},
 		{Fd: int32(b.socket), Events: unix.POLLIN | unix.POLLRDHUP},
 	}
+	if err := b.conn.Read(b.ready); err != nil {
+		return err
+	}
+	return b.waitErr
+}
+
+// look tells, without blocking, whether a wait is over.
+func (b *bell) look(uintptr) bool {
 	for {
-		if _, err := unix.Ppoll(b.poll[:], nil, nil); !errors.Is(err, unix.EINTR) {
-			return err
+		n, err := unix.Ppoll(b.poll[:], &unix.Timespec{}, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
 		}
+		b.waitErr = err
+		return n != 0 || err != nil
 	}
 }
 
@@ -155,5 +205,6 @@ func (b *bell) close() {
 	b.ringLocal()
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	_ = b.set.Close()
 	closeAll([]int{b.local, b.socket})
 }

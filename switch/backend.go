@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"junction/direct"
+	"junction/ipc"
 )
 
 // Queue is one receive and one transmit queue of a back end.
@@ -24,15 +27,23 @@ type Queue interface {
 	// Wake makes the current or else the next Wait return.
 	Wake()
 	// Transmit queues the frame that is the concatenation of parts. It is done
-	// with hdr and parts when it returns. Errors: direct.ErrFull (Flush makes
-	// room), direct.ErrTooLong, net.ErrClosed.
+	// with hdr and parts when it returns. Errors: direct.ErrFull or ipc.ErrFull
+	// (Flush makes room), direct.ErrTooLong or ipc.ErrTooLong, net.ErrClosed.
 	Transmit(hdr *[VnetHdrLen]byte, parts [][]byte) error
-	// Flush makes the device send what is queued. direct.ErrFull: it has not
+	// Flush makes the device send what is queued. ErrFull: it has not
 	// taken all of it; flush again after TransmitWait.
 	Flush() error
 	// TransmitWait blocks until there may be room, Wake is called, or the
 	// queue is closed. It belongs to the transmit side.
 	TransmitWait() error
+}
+
+// isFull tells whether a queue is full for now.
+func isFull(err error) bool { return errors.Is(err, direct.ErrFull) || errors.Is(err, ipc.ErrFull) }
+
+// isTooLong tells whether a queue will never take a frame.
+func isTooLong(err error) bool {
+	return errors.Is(err, direct.ErrTooLong) || errors.Is(err, ipc.ErrTooLong)
 }
 
 // Backend is what an Endpoint sends to and receives from.

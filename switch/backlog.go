@@ -70,7 +70,7 @@ func (q *queue) sendBacklog(e *Endpoint, err error) (done bool) {
 	for ; n < len(q.backlog); n++ {
 		pkt := q.backlog[n]
 		if err == nil {
-			if sent := q.transmit(e, pkt); errors.Is(sent, direct.ErrFull) {
+			if sent := q.transmit(e, pkt); isFull(sent) {
 				break
 			} else if sent != nil {
 				q.refuse(sent)

@@ -1,5 +1,5 @@
 // Package modeswitch is an instance's one link endpoint: below it the queues
-// of a back end (NIC queues now), above it the TCP/IP stack. The folder is
+// of a back end (NIC queues, or the rings of a network server), above it the TCP/IP stack. The folder is
 // called switch, which Go keeps for itself.
 //
 // Frames cross the border between endpoint and back end as virtio-net

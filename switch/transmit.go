@@ -160,10 +160,10 @@ func (q *queue) kick(e *Endpoint) {
 // +checklocks:q.txMu
 func (q *queue) send(e *Endpoint, pkt *stack.PacketBuffer) error {
 	err := q.transmit(e, pkt)
-	if errors.Is(err, direct.ErrFull) && q.flush() == nil {
+	if isFull(err) && q.flush() == nil {
 		err = q.transmit(e, pkt)
 	}
-	if errors.Is(err, direct.ErrFull) {
+	if isFull(err) {
 		q.backlog = append(q.backlog, pkt.IncRef())
 		q.wait(e)
 		return errKept
@@ -196,10 +196,10 @@ func (q *queue) transmit(e *Endpoint, pkt *stack.PacketBuffer) error {
 // +checklocks:q.txMu
 func (q *queue) refuse(err error) tcpip.Error {
 	switch {
-	case errors.Is(err, direct.ErrFull):
+	case isFull(err):
 		q.tx.drops[dropTxFull]++
 		return &tcpip.ErrNoBufferSpace{}
-	case errors.Is(err, direct.ErrTooLong):
+	case isTooLong(err):
 		q.tx.drops[dropTxLong]++
 		return &tcpip.ErrMessageTooLong{}
 	case errors.Is(err, net.ErrClosed):
@@ -237,14 +237,14 @@ func (q *queue) gather(pkt *stack.PacketBuffer) {
 	q.parts = append(q.parts[:0], q.linear)
 }
 
-// flush makes the device send. Of its errors only direct.ErrFull matters: it
+// flush makes the device send. Of its errors only ErrFull matters: it
 // has not taken all and must be flushed again. The others show in Transmit too.
 //
 // +checklocks:q.txMu
 func (q *queue) flush() error {
 	q.tx.calls++
 	q.dirty.Store(false)
-	if err := q.Flush(); errors.Is(err, direct.ErrFull) {
+	if err := q.Flush(); isFull(err) {
 		return err
 	}
 	return nil

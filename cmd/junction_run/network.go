@@ -13,16 +13,19 @@ import (
 
 	"junction/cmd/junction_run/internal/cli"
 	"junction/direct"
+	"junction/internal/monitor/client"
 	"junction/libos/netstack"
 	modeswitch "junction/switch"
 )
 
-// network is an instance's TCP/IP stack and, in direct mode, what is below
-// it: link endpoint, capture file and device, which are nil otherwise.
+// network is an instance's TCP/IP stack and what is below it: link endpoint and
+// capture file, and the device in direct mode or the lease in server mode. What
+// there is not is nil.
 type network struct {
 	tcpip   *netstack.Network
 	link    *modeswitch.Endpoint
 	device  direct.Device
+	lease   *client.Instance
 	capture *modeswitch.Capture
 	file    *os.File
 }
@@ -43,17 +46,23 @@ func openNetwork(ctx context.Context, s *cli.Settings, logger *slog.Logger) (n *
 			err = errors.Join(err, n.close())
 		}
 	}()
-	if s.Mode == cli.ModeDirect {
-		if err := n.openLink(ctx, s, logger); err != nil {
-			return n, err
-		}
+	opts := netstackOptions(s)
+	switch s.Mode {
+	case cli.ModeDirect:
+		err = n.openDirect(ctx, s, logger)
+	case cli.ModeServer:
+		err = n.openServer(ctx, s, &opts, logger)
 	}
-	n.tcpip, err = netstack.New(netstackOptions(s, n.link))
+	if err != nil {
+		return n, err
+	}
+	opts.Link = n.link
+	n.tcpip, err = netstack.New(opts)
 	return n, err
 }
 
-// openLink opens device, capture file and link endpoint.
-func (n *network) openLink(ctx context.Context, s *cli.Settings, logger *slog.Logger) error {
+// openDirect opens device, capture file and link endpoint.
+func (n *network) openDirect(ctx context.Context, s *cli.Settings, logger *slog.Logger) error {
 	if err := n.openCapture(s.Pcap); err != nil {
 		return err
 	}
@@ -115,9 +124,9 @@ func deviceError(ctx context.Context, nic string, err error) error {
 	return fmt.Errorf("--nic %s: %w", nic, err)
 }
 
-func netstackOptions(s *cli.Settings, link *modeswitch.Endpoint) netstack.Options {
+func netstackOptions(s *cli.Settings) netstack.Options {
 	// The counters are those that the libOS shows in /proc/net.
-	o := netstack.Options{Link: link, Addresses: s.Prefixes, Gateways: s.Gateways, MTU: s.MTU, Stats: sentry.Metrics}
+	o := netstack.Options{Addresses: s.Prefixes, Gateways: s.Gateways, MTU: s.MTU, Stats: sentry.Metrics}
 	for _, n := range s.Neighbours {
 		o.Neighbors = append(o.Neighbors, netstack.Neighbor{IP: n.Addr, MAC: n.MAC})
 	}
@@ -133,6 +142,9 @@ func (n *network) close() (err error) {
 	}
 	if n.device != nil {
 		err = n.device.Close()
+	}
+	if n.lease != nil {
+		n.lease.Close()
 	}
 	if n.capture != nil {
 		err = errors.Join(err, n.capture.Err())

@@ -11,6 +11,7 @@ import (
 
 	"junction/cmd/junction_run/internal/cli"
 	"junction/direct"
+	"junction/ipc"
 	"junction/libos"
 	modeswitch "junction/switch"
 )
@@ -25,7 +26,8 @@ type report struct {
 	ElapsedSeconds float64  `json:"elapsed_seconds"`
 	libos.Stats
 	Device *deviceReport     `json:"device,omitempty"` // in direct mode
-	Link   *modeswitch.Stats `json:"link,omitempty"`   // in direct mode
+	Rings  *ipc.Stats        `json:"rings,omitempty"`  // in server mode
+	Link   *modeswitch.Stats `json:"link,omitempty"`   // in both
 }
 
 // deviceReport is a NIC: what was really in use, and what passed.
@@ -36,11 +38,17 @@ type deviceReport struct {
 
 // addNetwork adds what the network did.
 func (r *report) addNetwork(n *network) {
-	if n.device == nil {
-		return
+	if n.link != nil {
+		link := n.link.Stats()
+		r.Link = &link
 	}
-	link := n.link.Stats()
-	r.Link, r.Device = &link, &deviceReport{n.device.Mode(), n.device.Stats()}
+	if n.device != nil {
+		r.Device = &deviceReport{n.device.Mode(), n.device.Stats()}
+	}
+	if n.lease != nil {
+		rings := n.lease.Rings()[0].Stats()
+		r.Rings = &rings
+	}
 }
 
 // write prints r as text or json.

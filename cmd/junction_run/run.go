@@ -7,9 +7,10 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"runtime/debug"
 
 	"junction/cmd/junction_run/internal/cli"
+	"junction/internal/monitor/wire"
+	"junction/internal/version"
 	"junction/libos"
 )
 
@@ -27,7 +28,7 @@ type stdio struct{ in, out, err *os.File }
 // run executes the command line and returns the exit code.
 func run(args []string, std stdio) int {
 	var code int
-	cmd := cli.New(host(), version(), cli.Actions{
+	cmd := cli.New(host(), version.String(), cli.Actions{
 		Run: func(s *cli.Settings) (err error) {
 			code, err = launch(s, std)
 			return err
@@ -82,20 +83,7 @@ func host() cli.Host {
 		GID:     uint32(os.Getgid()),
 		CPUs:    runtime.NumCPU(),
 		NICs:    candidateNICs,
+		Socket:  wire.SocketPath(),
+		Monitor: monitorAnswers,
 	}
-}
-
-// version is the module's version or, in a build from a checkout, its commit.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && v == "(devel)" {
-			v = s.Value
-		}
-	}
-	return fmt.Sprintf("%s %s", v, info.GoVersion)
 }

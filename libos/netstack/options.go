@@ -45,6 +45,13 @@ type Options struct {
 	// Neighbors are static entries for the link. They are never resolved or aged.
 	Neighbors []Neighbor
 
+	// Ports, if not nil, owns the ports of Addresses, which other instances have
+	// too.
+	Ports Ports
+	// SharedMAC: the link's Ethernet address is other instances' too, so that no
+	// IPv6 address can be made of it.
+	SharedMAC bool
+
 	// Clock is the stack's time. Default: the host's.
 	Clock tcpip.Clock
 	// Stats are the counters to use; those that are nil are made.

@@ -32,17 +32,27 @@ const (
 
 // newStack makes a stack without interfaces.
 func newStack(o *Options) (*stack.Stack, error) {
+	newTCP, newUDP := stack.TransportProtocolFactory(tcp.NewProtocol), stack.TransportProtocolFactory(udp.NewProtocol)
+	var k *keeper
+	if o.Ports != nil {
+		k = newKeeper(o.Ports)
+		newTCP, newUDP = ownedPorts(newTCP, k), ownedPorts(newUDP, k)
+	}
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{newIPv4(), newIPv6(o), arp.NewProtocol},
-		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+		TransportProtocols: []stack.TransportProtocolFactory{newTCP, newUDP, icmp.NewProtocol4, icmp.NewProtocol6},
 		Clock:              o.Clock,
 		Stats:              o.Stats,
-		// Packets to an address of one's own never leave the stack, as on Linux.
-		HandleLocal:              true,
+		// Packets to an address of one's own never leave the stack, as on Linux,
+		// unless others have the same address: then the network sends them back.
+		HandleLocal:              o.Ports == nil,
 		RawFactory:               raw.EndpointFactory{},
 		AllowPacketEndpointWrite: true,
 		DefaultIPTables:          o.IPTables,
 	})
+	if k != nil {
+		k.stack = s
+	}
 	if err := setProtocolOptions(s); err != nil {
 		s.Destroy()
 		return nil, err
@@ -56,7 +66,7 @@ func newIPv4() stack.NetworkProtocolFactory {
 	return ipv4.NewProtocolWithOptions(ipv4.Options{IGMP: ipv4.IGMPOptions{Enabled: true}})
 }
 
-// newIPv6 makes a link-local address of the MAC address, reports group
+// newIPv6 makes a link-local address of the MAC address, if that is its own, reports group
 // memberships, and otherwise sends nothing unasked: no duplicate address
 // detection (static addresses are usable at once), no router solicitation;
 // router advertisements are ignored. A link whose MTU is too small for IPv6
@@ -64,7 +74,7 @@ func newIPv4() stack.NetworkProtocolFactory {
 func newIPv6(o *Options) stack.NetworkProtocolFactory {
 	able := o.Link == nil || o.mtu() >= header.IPv6MinimumMTU
 	return ipv6.NewProtocolWithOptions(ipv6.Options{
-		AutoGenLinkLocal: able,
+		AutoGenLinkLocal: able && !o.SharedMAC,
 		NDPConfigs:       ipv6.NDPConfigurations{HandleRAs: ipv6.HandlingRAsDisabled},
 		DADConfigs:       stack.DADConfigurations{DupAddrDetectTransmits: 0},
 		MLD:              ipv6.MLDOptions{Enabled: able},

@@ -13,7 +13,7 @@ import (
 
 // enums are the flags that take one of a few words, which completion offers.
 var enums = map[string][]string{
-	"mode":      {"direct", "none"},
+	"mode":      {"direct", "server", "none"},
 	"driver":    {"afxdp", "tap"},
 	"engine":    {"auto", "inproc", "systrap"},
 	"moves":     {"always", "soon", "never"},
@@ -23,18 +23,15 @@ var enums = map[string][]string{
 	"stats":     {"text", "json"},
 }
 
-// notYet are words that a later version will take, and what to use until then.
-var notYet = map[string]string{
-	"mode server": "this version has no network server; use --mode direct --nic IF",
-}
-
 // flags holds what the flags say; each is checked by itself while it is parsed.
 type flags struct {
 	set *pflag.FlagSet
 
 	mode, nic, driver string
+	socket            string
 	queues            int
 	prefixes          []netip.Prefix
+	bare              []netip.Addr // of --ip, without prefix length
 	gateways          []netip.Addr
 	mtu               int
 	spin              time.Duration
@@ -63,10 +60,11 @@ func (f *flags) register(fs *pflag.FlagSet) {
 }
 
 func (f *flags) registerNetwork(fs *pflag.FlagSet) {
-	word(fs, &f.mode, "mode", "WORD", "direct (NIC queues of its own) or none (loopback only); default: direct with --nic, else none")
+	word(fs, &f.mode, "mode", "WORD", "direct (NIC queues of its own), server (through the network server of junctiond) or none (loopback only); default: direct with --nic, else server if junctiond answers, else none")
+	option(fs, "socket", "PATH", "junctiond's socket; default: JUNCTION_SOCKET of the environment, or /run/junction/monitor.sock", path(&f.socket))
 	option(fs, "nic", "IF[:QUEUES]", "NIC to take queues of, and how many; default: all", f.setNIC)
 	word(fs, &f.driver, "driver", "WORD", "afxdp or tap; default: the better one that the NIC allows")
-	option(fs, "ip", "CIDR", "address with its prefix length, IPv4 or IPv6; repeatable", f.addPrefix)
+	option(fs, "ip", "CIDR", "address with its prefix length, IPv4 or IPv6; repeatable; with junctiond: an address of one's own instead of the shared one", f.addPrefix)
 	option(fs, "gateway", "ADDR", "default router; repeatable, one for each IP version", f.addGateway)
 	option(fs, "mtu", "BYTES", "largest IP packet; default: the NIC's", number(&f.mtu, minMTU, maxMTU))
 	option(fs, "spin", "DURATION", "how long to look for packets before sleeping, such as 50us; default: not at all", f.setSpin)
@@ -116,9 +114,6 @@ func option(fs *pflag.FlagSet, name, meta, usage string, set func(string) error)
 // word defines a flag that takes one of enums[name].
 func word(fs *pflag.FlagSet, to *string, name, meta, usage string) {
 	option(fs, name, meta, usage, func(s string) error {
-		if why := notYet[name+" "+s]; why != "" {
-			return fmt.Errorf("not built yet: %s", why)
-		}
 		if !slices.Contains(enums[name], s) {
 			return fmt.Errorf("accepted: %s", strings.Join(enums[name], ", "))
 		}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,15 +17,17 @@ const spinOfConfig = 50 * time.Microsecond
 
 // network settles mode, NIC and addresses.
 func (f *flags) network(s *Settings, cfg *config.Config, host Host) error {
-	s.Mode = Mode(f.mode)
-	if s.Mode == "" {
-		s.Mode = ModeNone
-		if f.nic != "" {
-			s.Mode = ModeDirect
-		}
-	}
-	if s.Mode == ModeNone {
+	s.Socket = cmp.Or(f.socket, host.Socket)
+	s.Mode = f.chooseMode(s.Socket, host)
+	switch s.Mode {
+	case ModeNone:
 		return f.noNetwork(s, cfg)
+	case ModeServer:
+		return f.throughServer(s, cfg)
+	}
+	if len(f.bare) > 0 {
+		a := f.bare[0]
+		return usagef("--ip %q: has no prefix length; write for example %s/%d", a, a, usualBits(a))
 	}
 	if f.nic == "" {
 		return usagef("--mode direct needs a NIC: add --nic IF; %s", describeNICs(host.NICs()))
@@ -34,27 +37,71 @@ func (f *flags) network(s *Settings, cfg *config.Config, host Host) error {
 	if s.MTU = f.mtu; s.MTU == 0 {
 		s.MTU = cfg.HostMTU.V
 	}
+	f.spins(s, cfg)
+	f.addresses(s, cfg)
+	return checkAddresses(s)
+}
+
+// chooseMode takes the mode asked for, or else the one that flags and host suggest.
+func (f *flags) chooseMode(socket string, host Host) Mode {
+	switch {
+	case f.mode != "":
+		return Mode(f.mode)
+	case f.nic != "":
+		return ModeDirect
+	case f.socket != "" || host.Monitor != nil && host.Monitor(socket):
+		return ModeServer
+	}
+	return ModeNone
+}
+
+func (f *flags) spins(s *Settings, cfg *config.Config) {
 	switch {
 	case f.set.Changed("spin"):
 		s.Spin = f.spin
 	case cfg.SpinningKthreads.V > 0:
 		s.Spin = spinOfConfig
 	}
-	f.addresses(s, cfg)
-	return checkAddresses(s)
+}
+
+// throughServer settles server mode, in which the monitor says most.
+func (f *flags) throughServer(s *Settings, cfg *config.Config) error {
+	for _, name := range []string{"nic", "driver", "gateway"} {
+		if f.set.Changed(name) {
+			return usagef("--%s has no meaning with --mode server: junctiond decides; remove one of the two", name)
+		}
+	}
+	for name, set := range map[string]bool{"host_gateway": cfg.HostGateway.Set, "host_mac": cfg.HostMAC.Set} {
+		if set {
+			s.warn("%s is not used: in server mode junctiond decides", name)
+		}
+	}
+	s.Dedicated = slices.Clone(f.bare)
+	for _, p := range f.prefixes {
+		s.Dedicated = append(s.Dedicated, p.Addr())
+	}
+	if len(s.Dedicated) == 0 && cfg.HostAddr.Set {
+		s.Dedicated = []netip.Addr{cfg.HostAddr.V}
+	}
+	if s.MTU = f.mtu; s.MTU == 0 {
+		s.MTU = cfg.HostMTU.V
+	}
+	s.Neighbours = cfg.StaticARP
+	f.spins(s, cfg)
+	return nil
 }
 
 // noNetwork refuses flags that need a NIC. A file's settings may stand: the
 // same file serves with and without network.
 func (f *flags) noNetwork(s *Settings, cfg *config.Config) error {
-	for _, name := range []string{"nic", "driver", "ip", "gateway", "mtu", "spin", "pcap"} {
+	for _, name := range []string{"nic", "driver", "ip", "gateway", "mtu", "spin", "pcap", "socket"} {
 		if !f.set.Changed(name) {
 			continue
 		}
 		if f.mode == string(ModeNone) {
 			return usagef("--%s has no meaning with --mode none; remove one of the two", name)
 		}
-		return usagef("--%s needs a NIC: add --nic IF", name)
+		return usagef("--%s needs a NIC: add --nic IF, or start junctiond", name)
 	}
 	if cfg.HostAddr.Set {
 		s.warn("host_addr %s is not used: without --nic IF the instance has a loopback interface only", cfg.HostAddr.V)

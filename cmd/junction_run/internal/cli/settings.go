@@ -17,6 +17,8 @@ type Mode string
 const (
 	// ModeDirect: over NIC queues of its own.
 	ModeDirect Mode = "direct"
+	// ModeServer: through the network server, over packet rings.
+	ModeServer Mode = "server"
 	// ModeNone: not at all; the instance has a loopback interface only.
 	ModeNone Mode = "none"
 )
@@ -37,6 +39,9 @@ type Settings struct {
 	Neighbours []config.Neighbour
 	Spin       time.Duration // how long the receive loop looks for frames before it sleeps
 	Pcap       string        // file for captured packets, or empty
+
+	Socket    string       // with ModeServer: the monitor's
+	Dedicated []netip.Addr // with ModeServer: addresses of its own; none: the shared ones
 
 	Engine    string        // auto, systrap or inproc
 	Boundary  string        // kill, trap or off
@@ -68,6 +73,10 @@ type Host struct {
 	CPUs     int // that this process may use
 	// NICs lists what --nic accepts, for messages and completion.
 	NICs func() []string
+	// Socket is where the monitor listens unless a flag says otherwise, and
+	// Monitor tells whether one answers at a path.
+	Socket  string
+	Monitor func(path string) bool
 }
 
 // Actions are what the command line leads to.

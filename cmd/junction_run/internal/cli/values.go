@@ -66,6 +66,10 @@ func id(to *uint32) func(string) error {
 }
 
 func (f *flags) addPrefix(s string) error {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" && config.CheckUnicast(a) == nil {
+		f.bare = append(f.bare, a) // junctiond knows the prefix length
+		return nil
+	}
 	p, err := parsePrefix(s)
 	if err != nil {
 		return err

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"junction/internal/monitor"
+	"junction/netserver"
+)
+
+// tabulate aligns what f writes with tabs between columns.
+func tabulate(out io.Writer, f func(io.Writer)) error {
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	f(t)
+	return t.Flush()
+}
+
+func writeStatus(w io.Writer, s monitor.Status) {
+	fmt.Fprintf(w, "monitor\tpid %d\tup %v\n", s.PID, seconds(s.UptimeSeconds))
+	state := "starting"
+	if s.Server.Ready {
+		state = "ready"
+	}
+	fmt.Fprintf(w, "netserver\tpid %d\t%s\trestarts %d, of these hung %d\n", s.Server.PID, state, s.Server.Restarts, s.Server.Hangs)
+	if s.Server.LastEnd != "" {
+		fmt.Fprintf(w, "\tlast one\t%s\toutage %v\n", s.Server.LastEnd, s.Server.LastOutage)
+	}
+	u := s.Server.Uplink
+	fmt.Fprintf(w, "uplink\t%s\t%s %s %s, %d queues\tmac %s mtu %d gso %d\n",
+		u.Mode.NIC, u.Mode.Driver, u.Mode.Attach, u.Mode.Copy, u.Mode.Queues, u.MAC, u.MTU, u.GSOMax)
+	for _, warning := range u.Mode.Warnings {
+		fmt.Fprintf(w, "\twarning\t%s\n", warning)
+	}
+	fmt.Fprintf(w, "shared\t%s\n", prefixes(s.Shared))
+	if len(s.Dedicated) > 0 {
+		fmt.Fprintf(w, "dedicated\t%s\n", prefixes(s.Dedicated))
+	}
+	fmt.Fprintf(w, "instances\t%d\n", len(s.Instances))
+}
+
+func seconds(s float64) time.Duration {
+	return time.Duration(s * float64(time.Second)).Round(time.Second)
+}
+
+func prefixes(all []netip.Prefix) string {
+	var texts []string
+	for _, p := range all {
+		texts = append(texts, p.String())
+	}
+	return strings.Join(texts, " ")
+}
+
+func writeInstances(w io.Writer, all []monitor.InstanceStatus) {
+	fmt.Fprintln(w, "ID\tNAME\tPID\tMODE\tADDRESS\tAGE")
+	for _, i := range all {
+		shared := ""
+		if i.Shared {
+			shared = " (shared)"
+		}
+		fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s%s\t%v\n", i.ID, i.Name, i.PID, i.Mode, prefixes(i.Addresses), shared, seconds(i.AgeSeconds))
+	}
+}
+
+func writePorts(w io.Writer, all []monitor.PortStatus) {
+	fmt.Fprintln(w, "PROTO\tADDRESS\tSTATE\tMODE\tID\tNAME")
+	for _, p := range all {
+		fmt.Fprintf(w, "%s\t%v\t%s\t%s\t%d\t%s\n", p.Proto, p.Endpoint, p.State, p.Mode, p.ID, p.Name)
+	}
+}
+
+func writeDetail(w io.Writer, d detail) {
+	writeInstances(w, []monitor.InstanceStatus{d.InstanceStatus})
+	if len(d.Ports) > 0 {
+		fmt.Fprintln(w)
+		writePorts(w, d.Ports)
+	}
+	if d.Traffic != nil {
+		fmt.Fprintln(w)
+		writeTraffic(w, d.Name, d.Traffic.AccountStats, d.Traffic.ToInstance)
+	}
+}
+
+func writeStats(w io.Writer, s netserver.Stats) {
+	writeTraffic(w, "uplink", s.Uplink, 0)
+	for _, id := range slices.Sorted(maps.Keys(s.Ports)) {
+		p := s.Ports[id]
+		writeTraffic(w, fmt.Sprintf("%d %s", id, p.Name), p.AccountStats, p.ToInstance)
+	}
+	writeTraffic(w, "(left)", s.Gone, 0)
+}
+
+func writeTraffic(w io.Writer, name string, a netserver.AccountStats, to uint64) {
+	fmt.Fprintf(w, "%s\tin %d\tbytes %d\tout %d\tmade %d\tanswered %d\treceived %d\n", name, a.In, a.InBytes, a.Out, a.Made, a.Answered, to)
+	for _, reason := range slices.Sorted(maps.Keys(a.Drops)) {
+		fmt.Fprintf(w, "\tdrop %s\t%d\n", reason, a.Drops[reason])
+	}
+}

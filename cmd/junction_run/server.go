@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"junction/cmd/junction_run/internal/cli"
+	"junction/internal/monitor/client"
+	"junction/libos/netstack"
+	"junction/portmap"
+	"junction/portmap/table"
+	modeswitch "junction/switch"
+)
+
+// joinTime is how long the monitor has to give an instance its lease: it waits
+// for its network server.
+const joinTime = 15 * time.Second
+
+// openServer joins the monitor and opens capture file and link endpoint. It adds
+// to opts what the lease says.
+func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstack.Options, logger *slog.Logger) error {
+	if err := n.openCapture(s.Pcap); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	lease, err := client.JoinInstance(limited, s.Socket, s.Name, s.Dedicated)
+	if err != nil {
+		return joinError(ctx, err)
+	}
+	n.lease = lease
+	l := lease.Lease()
+	mac, err := net.ParseMAC(l.MAC)
+	if err != nil {
+		return fmt.Errorf("monitor at %s: %w", s.Socket, err)
+	}
+	logger.Info("server mode", "socket", s.Socket, "id", l.ID, "shared", l.Shared, "addresses", l.Prefixes, "mtu", l.MTU, "mac", l.MAC)
+	opts.Addresses, opts.Gateways, opts.SharedMAC = l.Prefixes, l.Gateways, true
+	if l.Shared {
+		opts.Ports = leasedPorts{lease}
+		for _, p := range l.Prefixes { // what others have there is behind the same MAC
+			opts.Neighbors = append(opts.Neighbors, netstack.Neighbor{IP: p.Addr(), MAC: mac})
+		}
+	}
+	n.link, err = modeswitch.New(modeswitch.Options{
+		Backend: modeswitch.Backend{
+			Queues: modeswitch.Queues(lease.Rings()), MAC: mac, MTU: l.MTU,
+			TXChecksum: true, GSOMax: l.GSOMax, RXTrusted: true,
+		},
+		Spin: s.Spin, Capture: n.capture,
+	})
+	return err
+}
+
+func joinError(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if errors.Is(err, client.ErrNoMonitor) {
+		return fmt.Errorf("--mode server: %w; start junctiond, or name its socket with --socket", err)
+	}
+	return fmt.Errorf("--mode server: %w", err)
+}
+
+// monitorAnswers tells whether something listens at a path.
+func monitorAnswers(path string) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == nil
+}
+
+// leasedPorts asks the monitor for ports.
+type leasedPorts struct{ lease *client.Instance }
+
+// portTime is how long the monitor has to answer.
+const portTime = 5 * time.Second
+
+// Acquire implements netstack.Ports.
+func (p leasedPorts) Acquire(r netstack.PortRequest) (uint64, uint16, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), portTime)
+	defer cancel()
+	proto, purpose := table.TCP, portmap.ForBind
+	if r.UDP {
+		proto = table.UDP
+	}
+	if r.Why != netstack.WhyBind {
+		purpose = portmap.ForSend // EAGAIN: no port; EADDRNOTAVAIL: no such address
+	}
+	socket, port, err := p.lease.Bind(ctx, proto, r.Addr, r.Port, purpose, r.V6Only)
+	return uint64(socket), port, err
+}
+
+// Release implements netstack.Ports.
+func (p leasedPorts) Release(holder uint64) error {
+	ctx, cancel := context.WithTimeout(context.Background(), portTime)
+	defer cancel()
+	return p.lease.Release(ctx, portmap.Socket(holder))
+}

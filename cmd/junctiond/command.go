@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"junction/direct"
+	"junction/internal/monitor"
+	"junction/internal/monitor/wire"
+	"junction/internal/version"
+)
+
+const long = `junctiond runs server mode: it takes a NIC, which a network server (netserver,
+which it starts, watches and replaces) serves for all instances, gives instances
+started with junction_run their addresses and ports, and frees what they had
+when they end. Instances without an address of their own share --addr.
+
+The NIC is taken over: the host's own stack sees no frame of it.`
+
+const example = `  junctiond --nic eth1 --addr 198.18.0.2/24 --gateway 198.18.0.1
+  junctiond --nic eth1 --addr 198.18.0.2/24 --dedicated 198.18.0.128/25`
+
+// flags are the command line.
+type flags struct {
+	socket, nic, driver, server string
+	mac                         string
+	shared, dedicated           []string
+	gateways                    []string
+	mtu                         int
+	hangAfter, spin             time.Duration
+	minPort                     uint16
+	logFormat                   string
+	logLevel                    string
+}
+
+func newCommand() *cobra.Command {
+	f := &flags{}
+	cmd := &cobra.Command{
+		Use: "junctiond --nic IF[:QUEUES] --addr CIDR [flags]", Short: "Run the monitor of server mode",
+		Long: long, Example: example, Version: version.String(), Args: cobra.NoArgs,
+		SilenceErrors: true, SilenceUsage: true, DisableAutoGenTag: true, DisableFlagsInUseLine: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o, err := f.options()
+			if err != nil {
+				return err
+			}
+			return monitor.Run(cmd.Context(), o)
+		},
+	}
+	f.register(cmd.Flags())
+	return cmd
+}
+
+func (f *flags) register(fs *pflag.FlagSet) {
+	fs.SortFlags = false
+	fs.StringVar(&f.nic, "nic", "", "NIC to serve, and how many of its queues: IF[:QUEUES]")
+	fs.StringArrayVar(&f.shared, "addr", nil, "shared address with its prefix length; repeatable")
+	fs.StringArrayVar(&f.gateways, "gateway", nil, "default router; repeatable, one for each IP version")
+	fs.StringArrayVar(&f.dedicated, "dedicated", nil, "network whose addresses instances may ask for; repeatable")
+	fs.StringVar(&f.driver, "driver", "", "afxdp or tap; default: the better one that the NIC allows")
+	fs.IntVar(&f.mtu, "mtu", 0, "largest IP packet in bytes; default: the NIC's")
+	fs.StringVar(&f.mac, "mac", "", "Ethernet address; default: the NIC's")
+	fs.StringVar(&f.socket, "socket", wire.SocketPath(), "path of the control socket")
+	fs.StringVar(&f.server, "netserver", "", "network server's program; default: netserver beside junctiond")
+	fs.DurationVar(&f.hangAfter, "hang-after", 0, "how long the network server may give no sign of life; default 250ms")
+	fs.DurationVar(&f.spin, "spin", 0, "how long the network server looks for frames before it sleeps")
+	fs.Uint16Var(&f.minPort, "min-port", 0, "lowest port that instances may bind")
+	fs.StringVar(&f.logFormat, "log", "text", "form of messages on standard error: text or json")
+	fs.StringVar(&f.logLevel, "log-level", "info", "least level of messages: debug, info, warn or error")
+}
+
+// options checks the flags.
+func (f *flags) options() (o monitor.Options, err error) {
+	if f.nic == "" || len(f.shared) == 0 {
+		return o, fmt.Errorf("--nic IF and --addr CIDR are needed; see junctiond --help")
+	}
+	o.Socket, o.HangAfter, o.MinPort = f.socket, f.hangAfter, f.minPort
+	o.Uplink = wire.Setup{Driver: f.driver, MTU: f.mtu, MAC: f.mac, Spin: f.spin}
+	if o.Uplink.NIC, o.Uplink.Queues, err = direct.ParseNIC(f.nic); err != nil {
+		return o, fmt.Errorf("--nic %q: %w", f.nic, err)
+	}
+	if o.Shared, err = parseAll("addr", f.shared, netip.ParsePrefix); err != nil {
+		return o, err
+	}
+	if o.Dedicated, err = parseAll("dedicated", f.dedicated, netip.ParsePrefix); err != nil {
+		return o, err
+	}
+	if o.Gateways, err = parseAll("gateway", f.gateways, netip.ParseAddr); err != nil {
+		return o, err
+	}
+	if o.Logger, err = f.logger(); err != nil {
+		return o, err
+	}
+	o.Server, err = f.serverCommand()
+	return o, err
+}
+
+func parseAll[T any](flag string, texts []string, parse func(string) (T, error)) (all []T, err error) {
+	for _, t := range texts {
+		v, err := parse(t)
+		if err != nil {
+			return nil, fmt.Errorf("--%s %q: %w", flag, t, err)
+		}
+		all = append(all, v)
+	}
+	return all, nil
+}
+
+func (f *flags) logger() (*slog.Logger, error) {
+	opts := &slog.HandlerOptions{}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: accepted: debug, info, warn, error", f.logLevel)
+	}
+	opts.Level = level
+	switch f.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
+	}
+	return nil, fmt.Errorf("--log %q: accepted: text, json", f.logFormat)
+}
+
+// serverCommand finds the network server's program.
+func (f *flags) serverCommand() ([]string, error) {
+	path := f.server
+	if path == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find netserver: %w; give its path with --netserver", err)
+		}
+		path = filepath.Join(filepath.Dir(self), "netserver")
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("network server: %w; build it, or give its path with --netserver", err)
+	}
+	return []string{path}, nil
+}

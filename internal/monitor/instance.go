@@ -1,0 +1,204 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"junction/internal/monitor/wire"
+	"junction/ipc"
+	"junction/ipc/control"
+	"junction/portmap"
+	"junction/portmap/table"
+)
+
+// instance is one that has joined.
+type instance struct {
+	id       portmap.Instance
+	name     string
+	peer     control.Peer
+	conn     *control.Conn
+	shared   bool
+	prefixes []netip.Prefix
+	mask     uint64 // of shared addresses
+	pair     *ipc.Pair
+	since    time.Time
+}
+
+// serveInstance gives an instance its lease, for as long as it is connected.
+func (m *Monitor) serveInstance(ctx context.Context, c *control.Conn, name string) error {
+	r := wire.Receiver{Conn: c}
+	env, err := r.Receive(ctx)
+	if err != nil {
+		return err
+	}
+	var join wire.Join
+	if err := wire.Decode(&env, wire.TypeJoin, &join); err != nil {
+		return err
+	}
+	ready, err := m.server.awaitReady(ctx)
+	if err != nil {
+		return err
+	}
+	i := &instance{name: name, peer: c.Peer(), conn: c, since: time.Now()}
+	if err := m.join(i, join); err != nil {
+		return refuseErr(ctx, c, env.ID, fmt.Errorf("instance %q: %w", name, err))
+	}
+	defer m.leave(i)
+	m.opts.Logger.Info("instance joined", "id", i.id, "name", name, "pid", i.peer.PID, "addresses", i.prefixes)
+	if err := m.welcome(ctx, i, env.ID, ready.Link); err != nil {
+		return err
+	}
+	for {
+		env, err := r.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if err := m.request(ctx, i, &env); err != nil {
+			return err
+		}
+	}
+}
+
+// join gives an instance a number, addresses and rings.
+func (m *Monitor) join(i *instance, j wire.Join) (err error) {
+	if err := m.addresses(i, j.Addrs); err != nil {
+		return err
+	}
+	if i.pair, err = ipc.NewPair(m.opts.Rings); err != nil {
+		return err
+	}
+	lease := portmap.Lease{Mode: serverMode, MinPort: m.opts.MinPort}
+	for _, p := range i.prefixes {
+		lease.Addrs = append(lease.Addrs, p.Addr())
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i.id = m.number()
+	m.advance()
+	err = m.ports.Join(i.id, lease)
+	m.publish()
+	if err != nil {
+		_ = i.pair.Close()
+		return err
+	}
+	m.instances[i.id] = i
+	m.server.attach(i)
+	return nil
+}
+
+// number finds a number that no instance has.
+//
+// +checklocks:m.mu
+func (m *Monitor) number() portmap.Instance {
+	for {
+		m.last = m.last%table.MaxOwner + 1
+		if m.instances[m.last] == nil {
+			return m.last
+		}
+	}
+}
+
+// addresses finds the prefixes for what an instance asked for.
+func (m *Monitor) addresses(i *instance, want []netip.Addr) error {
+	if len(want) == 0 {
+		i.shared, i.prefixes = true, m.opts.Shared
+		i.mask = 1<<len(m.opts.Shared) - 1
+		return nil
+	}
+	for _, a := range want {
+		if slices.ContainsFunc(m.opts.Shared, func(s netip.Prefix) bool { return s.Addr() == a }) {
+			return fmt.Errorf("%v is the shared address; leave --ip out to use it: %w", a, unix.EADDRINUSE)
+		}
+		p, err := m.opts.prefixFor(a)
+		if err != nil {
+			return err
+		}
+		i.prefixes = append(i.prefixes, p)
+	}
+	return nil
+}
+
+// welcome tells an instance its lease.
+func (m *Monitor) welcome(ctx context.Context, i *instance, id uint32, l wire.Link) error {
+	joined := wire.Joined{ID: uint32(i.id), Shared: i.shared, Prefixes: i.prefixes, Link: l}
+	for _, g := range m.opts.Gateways {
+		if slices.ContainsFunc(i.prefixes, func(p netip.Prefix) bool {
+			return p.Masked().Contains(g) || g.IsLinkLocalUnicast() && p.Addr().Is6()
+		}) {
+			joined.Gateways = append(joined.Gateways, g)
+		}
+	}
+	if err := wire.Send(ctx, i.conn, id, wire.TypeJoined, joined); err != nil {
+		return err
+	}
+	files := i.pair.Files(ipc.InstanceSide)
+	return i.conn.Send(ctx, id, control.Rings{Side: ipc.InstanceSide, Queues: 1}, files[:]...)
+}
+
+// leave frees all that an instance had.
+func (m *Monitor) leave(i *instance) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.advance()
+	m.ports.Leave(i.id)
+	m.publish()
+	delete(m.instances, i.id)
+	m.server.detach(i.id)
+	_ = i.pair.Close()
+	m.opts.Logger.Info("instance left", "id", i.id, "name", i.name)
+}
+
+// request answers one message of an instance. An error ends the connection.
+func (m *Monitor) request(ctx context.Context, i *instance, env *control.Envelope) error {
+	defer env.Close()
+	switch env.Message.Type() {
+	case wire.TypeBind:
+		var b wire.Bind
+		if err := wire.Decode(env, wire.TypeBind, &b); err != nil {
+			return err
+		}
+		port, err := m.bind(i, &b)
+		if err != nil {
+			return refuseErr(ctx, i.conn, env.ID, err)
+		}
+		return wire.Send(ctx, i.conn, env.ID, wire.TypeBound, wire.Bound{Port: port})
+	case wire.TypeClose:
+		var c wire.Close
+		if err := wire.Decode(env, wire.TypeClose, &c); err != nil {
+			return err
+		}
+		if err := m.release(i, portmap.Socket(c.Socket)); err != nil {
+			return refuseErr(ctx, i.conn, env.ID, err)
+		}
+		return wire.Send(ctx, i.conn, env.ID, wire.TypeClosed, wire.Closed{})
+	}
+	return fmt.Errorf("%w: type %d from an instance", control.ErrProtocol, env.Message.Type())
+}
+
+// bind asks the portmap. Within an instance its own stack decides who may
+// share a port, so the portmap lets all of an instance's holders share.
+func (m *Monitor) bind(i *instance, b *wire.Bind) (uint16, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.advance()
+	ep, err := m.ports.Bind(i.id, portmap.Request{
+		Socket: portmap.Socket(b.Socket), Proto: table.Proto(b.Proto), Addr: b.Addr, Port: b.Port,
+		Purpose: portmap.Purpose(b.Purpose), Options: portmap.SocketOptions{ReuseAddr: true, V6Only: b.V6Only},
+	})
+	m.publish()
+	return ep.Port(), err
+}
+
+func (m *Monitor) release(i *instance, s portmap.Socket) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.advance()
+	err := m.ports.Close(i.id, s, 0)
+	m.publish()
+	return err
+}

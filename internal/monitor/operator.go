@@ -1,0 +1,195 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"junction/internal/monitor/wire"
+	"junction/ipc/control"
+	"junction/portmap"
+)
+
+// Status is the monitor's state as a whole.
+type Status struct {
+	Schema        int              `json:"schema"`
+	PID           int              `json:"pid"`
+	UptimeSeconds float64          `json:"uptime_seconds"`
+	Shared        []netip.Prefix   `json:"shared"`
+	Gateways      []netip.Addr     `json:"gateways,omitempty"`
+	Dedicated     []netip.Prefix   `json:"dedicated,omitempty"`
+	Server        ServerStatus     `json:"netserver"`
+	Instances     []InstanceStatus `json:"instances"`
+}
+
+// ServerStatus is the network server's.
+type ServerStatus struct {
+	PID    int        `json:"pid"` // 0: none runs
+	Ready  bool       `json:"ready"`
+	Uplink wire.Ready `json:"uplink"` // as the last one that was ready had it
+	ServerHistory
+}
+
+// InstanceStatus is an instance's.
+type InstanceStatus struct {
+	ID         uint32         `json:"id"`
+	Name       string         `json:"name"`
+	PID        int32          `json:"pid"`
+	UID        uint32         `json:"uid"`
+	Mode       string         `json:"mode"`
+	Shared     bool           `json:"shared"`
+	Addresses  []netip.Prefix `json:"addresses"`
+	AgeSeconds float64        `json:"age_seconds"`
+}
+
+// PortStatus is an owned port's.
+type PortStatus struct {
+	Proto    string         `json:"proto"`
+	Endpoint netip.AddrPort `json:"endpoint"`
+	ID       uint32         `json:"id"`
+	Name     string         `json:"name"`
+	State    string         `json:"state"`
+	Mode     string         `json:"mode"`
+}
+
+// serveOperator answers an operator's questions.
+func (m *Monitor) serveOperator(ctx context.Context, c *control.Conn) error {
+	r := wire.Receiver{Conn: c}
+	for {
+		env, err := r.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		var ask wire.Ask
+		err = wire.Decode(&env, wire.TypeAsk, &ask)
+		env.Close()
+		if err != nil {
+			return err
+		}
+		answer, err := m.answer(ctx, c.Peer(), ask)
+		if err != nil {
+			err = refuseErr(ctx, c, env.ID, err)
+		} else {
+			err = wire.Send(ctx, c, env.ID, wire.TypeAnswer, answer)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// answer does what an operator asks for.
+func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask) (any, error) {
+	switch a.Verb {
+	case "status":
+		return m.Status(), nil
+	case "ports":
+		return m.portStatus(), nil
+	case "stats":
+		return m.askServer(ctx, a)
+	case "restart":
+		if err := privileged(peer); err != nil {
+			return nil, err
+		}
+		return m.restart(ctx)
+	}
+	return nil, fmt.Errorf("unknown request %q; use programs of one release: %w", a.Verb, unix.ENOSYS)
+}
+
+// privileged refuses all but root and the monitor's own user.
+func privileged(p control.Peer) error {
+	if p.UID == 0 || int(p.UID) == os.Geteuid() {
+		return nil
+	}
+	return fmt.Errorf("user %d may only look; ask as root: %w", p.UID, unix.EPERM)
+}
+
+// Status returns the state as it is.
+func (m *Monitor) Status() Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := Status{
+		Schema: 1, PID: os.Getpid(), UptimeSeconds: time.Since(m.start).Seconds(),
+		Shared: m.opts.Shared, Gateways: m.opts.Gateways, Dedicated: m.opts.Dedicated,
+		Server: m.server.status(), Instances: []InstanceStatus{},
+	}
+	for _, i := range m.instances {
+		s.Instances = append(s.Instances, InstanceStatus{
+			ID: uint32(i.id), Name: i.name, PID: i.peer.PID, UID: i.peer.UID, Mode: serverMode.String(),
+			Shared: i.shared, Addresses: i.prefixes, AgeSeconds: time.Since(i.since).Seconds(),
+		})
+	}
+	slices.SortFunc(s.Instances, func(a, b InstanceStatus) int { return int(a.ID) - int(b.ID) })
+	return s
+}
+
+func (s *supervisor) status() ServerStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := ServerStatus{Ready: s.session != nil, Uplink: s.link, ServerHistory: s.history}
+	if s.proc != nil {
+		out.PID = s.proc.Pid
+	}
+	return out
+}
+
+func (m *Monitor) portStatus() []PortStatus {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := []PortStatus{}
+	for _, p := range m.ports.Ports() {
+		s := PortStatus{Proto: p.Proto.String(), Endpoint: p.Endpoint, ID: uint32(p.Owner), State: p.State.String(), Mode: p.Mode.String()}
+		if i := m.instances[p.Owner]; i != nil {
+			s.Name = i.name
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// askTime is how long the network server has to answer a question.
+const askTime = 2 * time.Second
+
+func (m *Monitor) askServer(ctx context.Context, a wire.Ask) (json.RawMessage, error) {
+	x := m.server.current()
+	if x == nil {
+		return nil, errNoServer
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	return x.ask(ctx, a)
+}
+
+// restart replaces the network server and waits for the next one.
+func (m *Monitor) restart(ctx context.Context) (ServerStatus, error) {
+	x := m.server.current()
+	if x == nil {
+		return ServerStatus{}, errNoServer
+	}
+	m.server.kill("asked to restart it")
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	if err := m.server.awaitOther(ctx, x); err != nil {
+		return ServerStatus{}, errors.Join(errNoServer, err)
+	}
+	return m.server.status(), nil
+}
+
+// cutOff ends the lease of an instance that broke the rings' protocol.
+func (m *Monitor) cutOff(id portmap.Instance, why string) {
+	m.mu.Lock()
+	i := m.instances[id]
+	m.mu.Unlock()
+	if i == nil {
+		return
+	}
+	m.opts.Logger.Error("instance cut off", "id", id, "name", i.name, "pid", i.peer.PID, "why", why)
+	_ = i.conn.Close() // serveInstance frees the rest
+}

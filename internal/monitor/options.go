@@ -1,0 +1,87 @@
+package monitor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"junction/internal/monitor/wire"
+	"junction/ipc"
+	"junction/portmap"
+)
+
+// Options are the parameters of Run.
+type Options struct {
+	// Socket is the path to listen at.
+	Socket string
+	// Uplink is the NIC.
+	Uplink wire.Setup
+	// Shared are the shared addresses, with the prefix lengths of their
+	// networks, one at least.
+	Shared []netip.Prefix
+	// Gateways are the default routers, one for each IP version at most.
+	Gateways []netip.Addr
+	// Dedicated are the networks that instances may ask for addresses of.
+	Dedicated []netip.Prefix
+	// Server is the command line of the network server, to which the socket's
+	// path is added.
+	Server []string
+	// HangAfter is how long a network server may give no sign of life before
+	// it is killed and replaced. Default 250 ms.
+	HangAfter time.Duration
+	// MinPort is the lowest port that instances may bind. Default: all.
+	MinPort uint16
+	// Rings are the sizes of ring pairs.
+	Rings ipc.Options
+	// Logger receives what happens. Default: discarded.
+	Logger *slog.Logger
+}
+
+const defaultHangAfter = 250 * time.Millisecond
+
+// ErrOptions is returned, wrapped, for options that cannot be met.
+var ErrOptions = errors.New("monitor configuration")
+
+func (o *Options) check() error {
+	if o.HangAfter == 0 {
+		o.HangAfter = defaultHangAfter
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if len(o.Shared) == 0 || len(o.Server) == 0 || o.Socket == "" || o.Uplink.NIC == "" {
+		return fmt.Errorf("%w: a socket, a NIC, a shared address and a network server's path are needed", ErrOptions)
+	}
+	for _, g := range o.Gateways {
+		if !slices.ContainsFunc(o.Shared, func(p netip.Prefix) bool { return p.Contains(g) || g.IsLinkLocalUnicast() && p.Addr().Is6() }) {
+			return fmt.Errorf("%w: gateway %v is in no network of %v; give an address in one of them", ErrOptions, g, o.Shared)
+		}
+	}
+	return nil
+}
+
+// portmapOptions begin a portmap.
+func (o *Options) portmapOptions() (portmap.Options, error) {
+	p := portmap.Options{Unowned: serverMode}
+	for _, s := range o.Shared {
+		p.Shared = append(p.Shared, s.Addr())
+	}
+	return p, randomize(&p)
+}
+
+// prefixFor finds the network that a dedicated address is in: that of the
+// shared addresses if it is in theirs too, for that is the link's.
+func (o *Options) prefixFor(a netip.Addr) (netip.Prefix, error) {
+	holds := func(p netip.Prefix) bool { return p.Contains(a) }
+	at := slices.IndexFunc(o.Dedicated, holds)
+	if at < 0 {
+		return netip.Prefix{}, fmt.Errorf("%w: address %v is in none of the networks for dedicated addresses %v; choose one there, or start the monitor with --dedicated", ErrOptions, a, o.Dedicated)
+	}
+	if on := slices.IndexFunc(o.Shared, holds); on >= 0 {
+		return netip.PrefixFrom(a, o.Shared[on].Bits()), nil
+	}
+	return netip.PrefixFrom(a, o.Dedicated[at].Bits()), nil
+}

@@ -1,0 +1,309 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"junction/internal/monitor/wire"
+	"junction/ipc"
+	"junction/ipc/control"
+	"junction/portmap"
+)
+
+// errNoServer: there is no network server to ask right now.
+var errNoServer = errors.New("the network server is not running; try again, or see the monitor's log")
+
+// session is the conversation with one network server.
+type session struct {
+	conn *control.Conn
+	over chan struct{} // closed when it is not the current session any more
+
+	mu sync.Mutex
+	// +checklocks:mu
+	queue []order
+	// +checklocks:mu
+	next uint32
+	// +checklocks:mu
+	asked map[uint32]chan wire.Answer // nil when the session is over
+	// +checklocks:mu
+	alive time.Time
+
+	more chan struct{} // of capacity 1: the queue is not empty
+}
+
+// order is something to send. Its files are the order's own.
+type order struct {
+	kind  uint16
+	id    uint32
+	value any
+	rings []int
+}
+
+// serve talks with a network server until the connection ends.
+func (s *supervisor) serve(ctx context.Context, c *control.Conn) error {
+	if !s.isServer(c.Peer().PID) {
+		return refuse(ctx, c, 0, unix.EPERM, fmt.Sprintf("process %d is not the network server that the monitor started", c.Peer().PID))
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	x := &session{conn: c, asked: make(map[uint32]chan wire.Answer), more: make(chan struct{}, 1), alive: time.Now(), over: make(chan struct{})}
+	ready, err := s.introduce(ctx, x)
+	if err != nil {
+		return err
+	}
+	s.m.opts.Logger.Info("network server ready", "pid", c.Peer().PID, "nic", ready.Mode.NIC, "driver", ready.Mode.Driver, "attach", ready.Mode.Attach)
+	s.m.adopt(x, ready)
+	defer x.end()
+	defer s.lost(x)
+	var senders sync.WaitGroup
+	defer senders.Wait()
+	defer stop()
+	senders.Go(func() { x.send(ctx) })
+	senders.Go(func() { s.watch(ctx, x) })
+	return s.receive(ctx, x)
+}
+
+// introduce tells a server what to do and waits until it is ready.
+func (s *supervisor) introduce(ctx context.Context, x *session) (ready wire.Ready, err error) {
+	s.m.mu.Lock()
+	view, err := s.m.table.ViewFile()
+	s.m.mu.Unlock()
+	if err != nil {
+		return ready, err
+	}
+	defer view.Close()
+	if err := wire.Send(ctx, x.conn, 0, wire.TypeSetup, s.m.opts.Uplink, int(view.Fd())); err != nil {
+		return ready, err
+	}
+	r := wire.Receiver{Conn: x.conn}
+	env, err := r.Receive(ctx)
+	if err != nil {
+		return ready, err
+	}
+	return ready, wire.Decode(&env, wire.TypeReady, &ready)
+}
+
+// adopt makes x the current session and hands it all instances.
+func (m *Monitor) adopt(x *session, ready wire.Ready) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.server.found(x, ready)
+	for _, i := range m.instances {
+		m.server.attach(i)
+	}
+}
+
+// attach has the current server, if there is one, serve an instance.
+//
+// +checklocks:s.m.mu
+func (s *supervisor) attach(i *instance) {
+	x := s.current()
+	if x == nil {
+		return // the next one gets all
+	}
+	o := order{kind: wire.TypeAttach, value: wire.Attach{ID: uint32(i.id), Name: i.name, Shared: i.mask}}
+	for _, fd := range i.pair.Files(ipc.ServerSide) {
+		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			s.m.opts.Logger.Error("instance not attached", "id", i.id, "error", err)
+			closeAll(o.rings)
+			return
+		}
+		o.rings = append(o.rings, dup)
+	}
+	x.order(o)
+}
+
+func (s *supervisor) detach(id portmap.Instance) {
+	if x := s.current(); x != nil {
+		x.order(order{kind: wire.TypeDetach, value: wire.Detach{ID: uint32(id)}})
+	}
+}
+
+// order queues something to be sent. It never blocks.
+func (x *session) order(o order) {
+	x.mu.Lock()
+	over := x.asked == nil
+	if !over {
+		x.queue = append(x.queue, o)
+	}
+	x.mu.Unlock()
+	if over {
+		closeAll(o.rings)
+		return
+	}
+	select {
+	case x.more <- struct{}{}:
+	default:
+	}
+}
+
+// send sends the queue's orders.
+func (x *session) send(ctx context.Context) {
+	for {
+		select {
+		case <-x.more:
+		case <-ctx.Done():
+			return
+		}
+		x.mu.Lock()
+		orders := x.queue
+		x.queue = nil
+		x.mu.Unlock()
+		for i, o := range orders {
+			err := x.sendOrder(ctx, o)
+			closeAll(o.rings)
+			if err != nil {
+				for _, o := range orders[i+1:] {
+					closeAll(o.rings)
+				}
+				return // receive finds out
+			}
+		}
+	}
+}
+
+func (x *session) sendOrder(ctx context.Context, o order) error {
+	if err := wire.Send(ctx, x.conn, o.id, o.kind, o.value); err != nil {
+		return err
+	}
+	if o.rings == nil {
+		return nil
+	}
+	return x.conn.Send(ctx, o.id, control.Rings{Side: ipc.ServerSide, Queues: 1}, o.rings...)
+}
+
+// watch kills the server when it gives no sign of life.
+func (s *supervisor) watch(ctx context.Context, x *session) {
+	const pings = 5 // in the time that it has
+	t := time.NewTicker(s.m.opts.HangAfter / pings)
+	defer t.Stop()
+	x.pong(wire.Pong{}) // being ready is a sign of life
+	for {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+		x.mu.Lock()
+		silent := time.Since(x.alive)
+		x.mu.Unlock()
+		if silent > s.m.opts.HangAfter {
+			s.mu.Lock()
+			s.history.Hangs++
+			s.mu.Unlock()
+			s.kill(fmt.Sprintf("no sign of life for %v", silent))
+			return
+		}
+		x.order(order{kind: wire.TypePing, value: wire.Ping{}})
+	}
+}
+
+// receive takes what the server says.
+func (s *supervisor) receive(ctx context.Context, x *session) error {
+	r := wire.Receiver{Conn: x.conn}
+	for {
+		env, err := r.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if err := s.heard(x, &env); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *supervisor) heard(x *session, env *control.Envelope) error {
+	defer env.Close()
+	switch env.Message.Type() {
+	case wire.TypePong:
+		var p wire.Pong
+		if err := wire.Decode(env, wire.TypePong, &p); err != nil {
+			return err
+		}
+		x.pong(p)
+		return nil
+	case wire.TypeBroken:
+		var b wire.Broken
+		if err := wire.Decode(env, wire.TypeBroken, &b); err != nil {
+			return err
+		}
+		s.m.cutOff(portmap.Instance(b.ID), b.Reason)
+		return nil
+	case control.TypeError, wire.TypeAnswer:
+		var a wire.Answer
+		if err := wire.Decode(env, wire.TypeAnswer, &a); err != nil {
+			return err
+		}
+		x.answered(env.ID, a)
+		return nil
+	}
+	return fmt.Errorf("%w: type %d from the network server", control.ErrProtocol, env.Message.Type())
+}
+
+func (x *session) pong(p wire.Pong) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	// A worker that is stuck is as good as no sign of life since then.
+	if at := time.Now().Add(-p.Stuck); at.After(x.alive) {
+		x.alive = at
+	}
+}
+
+// ask asks the server and waits for the answer.
+func (x *session) ask(ctx context.Context, a wire.Ask) (wire.Answer, error) {
+	ch := make(chan wire.Answer, 1)
+	x.mu.Lock()
+	if x.asked == nil {
+		x.mu.Unlock()
+		return nil, errNoServer
+	}
+	x.next++
+	id := x.next
+	x.asked[id] = ch
+	x.mu.Unlock()
+	x.order(order{kind: wire.TypeAsk, id: id, value: a})
+	select {
+	case answer, ok := <-ch:
+		if !ok {
+			return nil, errNoServer
+		}
+		return answer, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (x *session) answered(id uint32, a wire.Answer) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if ch := x.asked[id]; ch != nil {
+		delete(x.asked, id)
+		ch <- a
+	}
+}
+
+// end tells all who wait that no answer will come.
+func (x *session) end() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, ch := range x.asked {
+		close(ch)
+	}
+	x.asked = nil
+	for _, o := range x.queue {
+		closeAll(o.rings)
+	}
+	x.queue = nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}

@@ -1,0 +1,212 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"junction/internal/monitor/wire"
+)
+
+// supervisor keeps a network server running.
+type supervisor struct {
+	m *Monitor
+
+	mu sync.Mutex
+	// +checklocks:mu
+	proc *os.Process // nil between two servers
+	// +checklocks:mu
+	session *session // nil unless the server is connected and ready
+	// +checklocks:mu
+	readiness chan struct{} // closed while session is not nil
+	// +checklocks:mu
+	link wire.Ready // of the last server that was ready
+	// +checklocks:mu
+	history ServerHistory
+	// +checklocks:mu
+	ended time.Time // when the last server did
+}
+
+// ServerHistory says how network servers have fared.
+type ServerHistory struct {
+	// Restarts counts how often a server was started again; Hangs how many of
+	// those were killed because they gave no sign of life.
+	Restarts uint64 `json:"restarts"`
+	Hangs    uint64 `json:"hangs"`
+	// LastEnd says how the last one ended, LastOutage how long it took from then
+	// to the next one's being ready.
+	LastEnd    string        `json:"last_end,omitempty"`
+	LastOutage time.Duration `json:"last_outage_ns,omitempty"`
+}
+
+func (s *supervisor) init(m *Monitor) { s.m, s.readiness = m, make(chan struct{}) }
+
+// Back-off: a server that lived so long is replaced at once; each that did not
+// doubles the time before the next, up to a limit, without end.
+const (
+	livedWell    = 200 * time.Millisecond
+	firstBackoff = 10 * time.Millisecond
+	mostBackoff  = 2 * time.Second
+	// readyTime is how long a server has to become ready.
+	readyTime = 10 * time.Second
+)
+
+// supervise runs servers until ctx is done.
+func (s *supervisor) supervise(ctx context.Context) {
+	var backoff time.Duration
+	for first := true; ctx.Err() == nil; first = false {
+		if !first {
+			s.mu.Lock()
+			s.history.Restarts++
+			s.mu.Unlock()
+		}
+		begun := time.Now()
+		how, err := s.runOnce(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			how = err.Error()
+		}
+		s.m.opts.Logger.Error("the network server ended; starting another", "how", how, "lived", time.Since(begun), "backoff", backoff)
+		s.mu.Lock()
+		s.history.LastEnd = how
+		s.mu.Unlock()
+		if time.Since(begun) >= livedWell {
+			backoff = 0
+			continue
+		}
+		select {
+		case <-time.After(backoff):
+		case <-ctx.Done():
+		}
+		backoff = min(max(2*backoff, firstBackoff), mostBackoff)
+	}
+}
+
+// runOnce starts a server and waits for its end, of which the kernel tells
+// through the process's pidfd.
+func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
+	o := &s.m.opts
+	cmd := exec.Command(o.Server[0], append(o.Server[1:], "--monitor", o.Socket)...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	s.mu.Lock()
+	if err := cmd.Start(); err != nil {
+		s.mu.Unlock()
+		return "", fmt.Errorf("start the network server: %w", err)
+	}
+	s.proc = cmd.Process
+	s.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(unix.SIGTERM) })
+	late := time.AfterFunc(readyTime, func() {
+		if s.current() == nil {
+			s.kill("it has not become ready")
+		}
+	})
+	err = cmd.Wait()
+	late.Stop()
+	stop()
+	s.mu.Lock()
+	s.proc, s.ended = nil, time.Now()
+	s.mu.Unlock()
+	s.lost(nil)
+	var exit *exec.ExitError
+	if err == nil || errors.As(err, &exit) {
+		return cmd.ProcessState.String(), nil
+	}
+	return "", err
+}
+
+// kill ends a server that does not do its work.
+func (s *supervisor) kill(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc == nil {
+		return
+	}
+	s.m.opts.Logger.Error("killing the network server", "pid", s.proc.Pid, "why", why)
+	_ = s.proc.Kill()
+}
+
+// isServer tells whether pid is that of the server that was started.
+func (s *supervisor) isServer(pid int32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proc != nil && s.proc.Pid == int(pid)
+}
+
+func (s *supervisor) current() *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.session
+}
+
+// awaitReady waits until a server has opened the uplink, and returns what it is.
+func (s *supervisor) awaitReady(ctx context.Context) (wire.Ready, error) {
+	for {
+		s.mu.Lock()
+		ready, link, now := s.readiness, s.link, s.session != nil || s.link.MAC != ""
+		s.mu.Unlock()
+		if now {
+			return link, nil // the uplink stays the same if the server is replaced
+		}
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return wire.Ready{}, ctx.Err()
+		}
+	}
+}
+
+// awaitOther waits until another session than x is ready.
+func (s *supervisor) awaitOther(ctx context.Context, x *session) error {
+	for {
+		s.mu.Lock()
+		ready, now := s.readiness, s.session
+		s.mu.Unlock()
+		if now != nil && now != x {
+			return nil
+		}
+		if now == x {
+			ready = x.over
+		}
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// found makes x the session of the server that is ready.
+func (s *supervisor) found(x *session, r wire.Ready) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session != nil { // the same server has connected twice
+		close(s.session.over)
+	} else {
+		close(s.readiness)
+	}
+	s.session, s.link = x, r
+	if !s.ended.IsZero() {
+		s.history.LastOutage = time.Since(s.ended)
+	}
+}
+
+// lost ends session x, or any if x is nil.
+func (s *supervisor) lost(x *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.session == nil || x != nil && s.session != x {
+		return
+	}
+	close(s.session.over)
+	s.session = nil
+	s.readiness = make(chan struct{})
+}

@@ -1,0 +1,108 @@
+package wire
+
+import (
+	"encoding/json"
+	"net/netip"
+	"time"
+
+	"junction/direct"
+)
+
+// Join asks for an instance's lease.
+type Join struct {
+	// Addrs are the dedicated addresses wanted; none: the shared ones.
+	Addrs []netip.Addr `json:"addrs,omitempty"`
+}
+
+// Joined is the lease.
+type Joined struct {
+	ID uint32 `json:"id"`
+	// Shared: the addresses are shared, ports must be asked for with Bind.
+	Shared   bool           `json:"shared"`
+	Prefixes []netip.Prefix `json:"prefixes"`
+	Gateways []netip.Addr   `json:"gateways,omitempty"`
+	Link
+}
+
+// Link is what the uplink is like for those behind it.
+type Link struct {
+	MAC    string `json:"mac"`
+	MTU    int    `json:"mtu_bytes"`
+	GSOMax int    `json:"gso_max_bytes"`
+}
+
+// Bind asks for a port: portmap.Request.
+type Bind struct {
+	Socket  uint64     `json:"socket"`
+	Proto   uint8      `json:"proto"`
+	Addr    netip.Addr `json:"addr"`
+	Port    uint16     `json:"port"`
+	Purpose uint8      `json:"purpose"`
+	V6Only  bool       `json:"v6only,omitempty"`
+}
+
+// Bound is the port that was given.
+type Bound struct {
+	Port uint16 `json:"port"`
+}
+
+// Close gives a socket's ports up.
+type Close struct {
+	Socket uint64 `json:"socket"`
+}
+
+// Closed says that it is done.
+type Closed struct{}
+
+// Setup tells a network server what to serve.
+type Setup struct {
+	NIC    string        `json:"nic"`
+	Driver string        `json:"driver,omitempty"`
+	Queues int           `json:"queues,omitempty"`
+	MTU    int           `json:"mtu_bytes,omitempty"`
+	MAC    string        `json:"mac,omitempty"`
+	Spin   time.Duration `json:"spin_ns,omitempty"`
+}
+
+// Ready says that the uplink is open.
+type Ready struct {
+	Link
+	Mode     direct.Mode     `json:"mode"`
+	Offloads direct.Offloads `json:"offloads"`
+}
+
+// Attach and Detach begin and end an instance's service.
+type (
+	Attach struct {
+		ID     uint32 `json:"id"`
+		Name   string `json:"name"`
+		Shared uint64 `json:"shared"` // bit i: it may use shared address i
+	}
+	Detach struct {
+		ID uint32 `json:"id"`
+	}
+)
+
+// Broken reports an instance whose rings cannot be used.
+type Broken struct {
+	ID     uint32 `json:"id"`
+	Reason string `json:"reason"`
+}
+
+// Ping asks for a sign of life, Pong is one. Stuck is for how long a worker has
+// not come to the end of a batch.
+type (
+	Ping struct{}
+	Pong struct {
+		Stuck time.Duration `json:"stuck_ns"`
+	}
+)
+
+// Ask is a question or an order, by name, and Answer its result.
+type (
+	Ask struct {
+		Verb string          `json:"verb"`
+		Args json.RawMessage `json:"args,omitempty"`
+	}
+	Answer = json.RawMessage
+)

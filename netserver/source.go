@@ -1,0 +1,136 @@
+package netserver
+
+import (
+	"time"
+
+	"junction/direct"
+	"junction/ipc"
+)
+
+// serveUplink moves the frames of an uplink queue until the queue ends.
+func (w *worker) serveUplink(q direct.Queue) error {
+	frames := make([][]byte, batchFrames)
+	var idle time.Time
+	for {
+		n, err := q.Receive(frames)
+		switch {
+		case n > 0:
+			w.begin()
+			for _, b := range frames[:n] {
+				w.fromUplink(b)
+			}
+			q.Release()
+			w.end()
+			idle = time.Time{}
+		case err != nil:
+			return err
+		case w.s.spin(&idle):
+		default:
+			if err := q.Wait(); err != nil {
+				return err
+			}
+			idle = time.Time{}
+		}
+	}
+}
+
+// fromUplink moves one frame, with the header that the device put before it.
+func (w *worker) fromUplink(b []byte) {
+	w.batch.In++
+	w.batch.InBytes += uint64(len(b) - ipc.VnetHdrLen)
+	copy(w.hdr[:], b)
+	frame := b[ipc.VnetHdrLen:]
+	head := frame[:min(len(frame), headLen)]
+	if why := w.pkt.parse(head, len(frame)); why != dropNone {
+		w.batch.drops[why]++
+		return
+	}
+	w.carry(w.s.fwd.ingress(&w.pkt, w.now), head, append(w.parts[:0], frame))
+}
+
+// serveRing moves the frames of an instance until its ring ends.
+func (w *worker) serveRing(e *ipc.End) error {
+	views := make([]ipc.View, batchFrames)
+	var idle time.Time
+	for {
+		n, err := e.ReceiveViews(views, headLen)
+		switch {
+		case n > 0:
+			w.begin()
+			for i := range views[:n] {
+				w.fromRing(&views[i])
+			}
+			e.Release()
+			w.end()
+			idle = time.Time{}
+		case err != nil:
+			return err
+		case w.s.spin(&idle):
+		default:
+			if err := e.Wait(); err != nil {
+				return err
+			}
+			idle = time.Time{}
+		}
+	}
+}
+
+// fromRing moves one frame of an instance.
+func (w *worker) fromRing(v *ipc.View) {
+	head := v.Head[ipc.VnetHdrLen:]
+	length := len(head) + len(v.Tail[0]) + len(v.Tail[1])
+	w.batch.In++
+	w.batch.InBytes += uint64(length)
+	copy(w.hdr[:], v.Head)
+	if why := w.s.checkOffload(&w.hdr, length); why != dropNone {
+		w.batch.drops[why]++
+		return
+	}
+	if why := w.pkt.parse(head, length); why != dropNone {
+		w.batch.drops[why]++
+		return
+	}
+	parts := append(w.parts[:0], head)
+	for _, t := range v.Tail {
+		if len(t) > 0 {
+			parts = append(parts, t)
+		}
+	}
+	w.carry(w.s.fwd.egress(&w.port.sender, &w.pkt, w.now), head, parts)
+}
+
+// Values of struct virtio_net_hdr (include/uapi/linux/virtio_net.h).
+const (
+	vnetNeedsCsum = 1
+	vnetGSOTCPv4  = 1
+	vnetGSOTCPv6  = 4
+	vnetGSOECN    = 0x80
+
+	// minSegment is the least segment size that an instance may ask for: the
+	// MSS of IPv4's smallest MTU, without options (RFC 791).
+	minSegment = 28
+)
+
+// checkOffload checks the virtio_net_hdr of an instance's frame, and takes out of
+// it what is not an instance's to say. Offsets are checked by who uses them:
+// the kernel, or the receiving instance.
+func (s *Server) checkOffload(h *[ipc.VnetHdrLen]byte, length int) reason {
+	h[0] &= vnetNeedsCsum
+	switch h[1] &^ vnetGSOECN {
+	case 0:
+		if h[1] != 0 {
+			return dropVnet
+		}
+		if length > s.maxFrame {
+			return dropLong
+		}
+	case vnetGSOTCPv4, vnetGSOTCPv6:
+		segment := int(h[4]) | int(h[5])<<8
+		if length > s.opts.Uplink.Offloads().GSOMax+ethLen || segment < minSegment || h[0] == 0 {
+			return dropVnet
+		}
+	default:
+		return dropVnet
+	}
+	return dropNone
+}
