@@ -20,6 +20,7 @@ var allowed = map[string][]string{
 	"portmap":          {},
 	"direct":           {"portmap"},
 	"netserver":        {"ipc", "portmap", "direct"},
+	"internal/version": {},
 	"switch":           {"ipc", "direct"},
 	"libos":            {"switch"},
 	"coresched":        {"ipc"},

@@ -74,6 +74,9 @@ func (h *ipHeader) parse6(b []byte, off, length int) reason {
 func (h *ipHeader) extensions(b []byte, next uint8, at int) reason {
 	h.first = true
 	for range maxExt {
+		if at > h.end {
+			return dropIPMalformed
+		}
 		size, known := 8, true
 		switch next {
 		case extHopByHop, extRouting, extDest, extAuth, extFragment:

@@ -55,7 +55,6 @@ func TestErrorsBeforeAnythingIsOpened(t *testing.T) {
 		{"", 2, "no program given"},
 		{"true", 2, "no -- before the program"},
 		{"--bogus -- true", 2, "unknown flag: --bogus; see junction_run --help"},
-		{"--mode server -- true", 2, "this version has no network server"},
 		{"--mode direct -- true", 2, "--mode direct needs a NIC: add --nic IF; there "},
 		{"--env A -- true", 2, `--env "A": accepted: KEY=VALUE`},
 		{"--ip x -- true", 2, `--ip "x": accepted: an address with its prefix length`},

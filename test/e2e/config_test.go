@@ -14,7 +14,7 @@ import (
 // TestConfigFile starts an instance from a file of Junction's, as it is. Keys
 // that cannot be honoured yet give a named warning.
 func TestConfigFile(t *testing.T) {
-	matrix(t, func(t *testing.T, v variant) {
+	onNIC(t, func(t *testing.T, v variant) {
 		r := newRig(t, v, lab.Options{})
 		mac, err := r.Client.HardwareAddr(lab.ClientNIC)
 		require.NoError(t, err)

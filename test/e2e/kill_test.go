@@ -22,7 +22,7 @@ import (
 // TestKill kills instances in the middle of their work with SIGKILL: nothing of
 // them may remain, and the next one starts at once on the same NIC.
 func TestKill(t *testing.T) {
-	matrix(t, func(t *testing.T, v variant) {
+	onNIC(t, func(t *testing.T, v variant) {
 		r := newRig(t, v, lab.Options{Queues: 2})
 		mounts := hostMounts(t)
 		for range 3 {

@@ -4,9 +4,9 @@
 //
 // The tests need root and the programs that `make deps` installs. Environment:
 //
-//	JUNCTION_RUN         the binary to test; built from the tree by default
+//	JUNCTION_RUN         the junction_run to test; built from the tree by default
 //	JUNCTION_E2E_ENGINE  engines to test, separated by commas; default systrap
-//	JUNCTION_E2E_DRIVER  drivers to test, separated by commas; default afxdp,tap
+//	JUNCTION_E2E_DRIVER  drivers to test, separated by commas; default afxdp,tap,server
 package e2e
 
 import (
@@ -25,13 +25,17 @@ import (
 var (
 	junctionRun string
 	guest       string // test/e2e/guest, programs that run inside an instance
+	commands    string // the folder of the other commands: junctiond and so on
 )
 
 // engines and drivers span the matrix.
 var (
 	engines = strings.Split(cmp.Or(os.Getenv("JUNCTION_E2E_ENGINE"), "systrap"), ",")
-	drivers = strings.Split(cmp.Or(os.Getenv("JUNCTION_E2E_DRIVER"), "afxdp,tap"), ",")
+	drivers = strings.Split(cmp.Or(os.Getenv("JUNCTION_E2E_DRIVER"), "afxdp,tap,"+serverMode), ",")
 )
+
+// serverMode is, among the drivers, a network server that has the NIC.
+const serverMode = "server"
 
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
@@ -65,13 +69,16 @@ func setUp() (dir string, err error) {
 	if err := tool("go", "build", "-o", guest, "junction/test/e2e/guest"); err != nil {
 		return dir, err
 	}
-	if junctionRun = os.Getenv("JUNCTION_RUN"); junctionRun != "" {
-		junctionRun, err = filepath.Abs(junctionRun)
+	commands = dir
+	// By the Makefile, which knows how it must be linked.
+	if junctionRun = os.Getenv("JUNCTION_RUN"); junctionRun == "" {
+		junctionRun = filepath.Join(dir, "junction_run")
+		return dir, tool("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS=junction_run junctiond netserver junction_ctl")
+	}
+	if junctionRun, err = filepath.Abs(junctionRun); err != nil {
 		return dir, err
 	}
-	// By the Makefile, which knows how it must be linked.
-	junctionRun = filepath.Join(dir, "junction_run")
-	return dir, tool("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS=junction_run")
+	return dir, tool("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS=junctiond netserver junction_ctl")
 }
 
 // tool runs a build tool.
@@ -110,6 +117,17 @@ func matrix(t *testing.T, f func(t *testing.T, v variant)) {
 	for _, e := range engines {
 		for _, d := range drivers {
 			t.Run(e+"/"+d, func(t *testing.T) { f(t, variant{engine: e, driver: d}) })
+		}
+	}
+}
+
+// onNIC is matrix for what concerns instances with NIC queues of their own.
+func onNIC(t *testing.T, f func(t *testing.T, v variant)) {
+	for _, e := range engines {
+		for _, d := range drivers {
+			if d != serverMode {
+				t.Run(e+"/"+d, func(t *testing.T) { f(t, variant{engine: e, driver: d}) })
+			}
 		}
 	}
 }

@@ -26,6 +26,10 @@ type rig struct {
 	*lab.Lab
 	variant
 	t testing.TB
+
+	// In server mode: the monitor, which has the NIC instead, and its socket.
+	monitor *instance
+	socket  string
 }
 
 func newRig(t testing.TB, v variant, o lab.Options) *rig {
@@ -36,11 +40,17 @@ func newRig(t testing.TB, v variant, o lab.Options) *rig {
 	for _, family := range []string{"ipv4", "ipv6"} {
 		require.NoError(t, r.Client.Sysctl("net/"+family+"/neigh/"+lab.ClientNIC+"/retrans_time_ms", "50"))
 	}
+	if v.driver == serverMode {
+		r.startMonitor()
+	}
 	return r
 }
 
 // flags are those of an instance on the rig's NIC.
 func (r *rig) flags(more ...string) []string {
+	if r.driver == serverMode {
+		return append([]string{"--engine", r.engine, "--mode", "server", "--socket", r.socket, "--stats=json"}, more...)
+	}
 	return append([]string{
 		"--engine", r.engine, "--mode", "direct", "--nic", lab.ServerNIC, "--driver", r.driver,
 		"--ip", lab.ServerAddr4.String(), "--ip", lab.ServerAddr6.String(), "--stats=json",

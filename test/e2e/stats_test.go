@@ -18,6 +18,7 @@ type report struct {
 	SystemSeconds float64       `json:"system_seconds"`
 	Link          *linkReport   `json:"link"`
 	Device        *deviceReport `json:"device"`
+	Rings         *deviceReport `json:"rings"` // in server mode instead
 }
 
 // linkReport are the counters between queues and stack.
@@ -76,6 +77,9 @@ func (i *instance) checkStats() report {
 	require.NotZero(i.t, r.Syscalls)
 	require.NotZero(i.t, r.UserSeconds+r.SystemSeconds)
 	l, d := r.Link, r.Device
+	if r.Mode == serverMode {
+		d = r.Rings
+	}
 	require.NotNil(i.t, l)
 	require.NotNil(i.t, d)
 	require.Equal(i.t, l.RxPackets, l.RxDelivered+l.drops("rx_"), "received = delivered + dropped: %+v", l)

@@ -167,7 +167,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--check"}, `--check runs nothing; remove "p"`},
 		{[]string{"--bogus"}, "unknown flag: --bogus; see junction_run --help"},
 		{[]string{"--nic", ""}, "--nic needs a value"},
-		{[]string{"--mode", "fast"}, `--mode "fast": accepted: direct, none`},
+		{[]string{"--mode", "fast"}, `--mode "fast": accepted: direct, server, none`},
 		{[]string{"--mode", "server", "--gateway", "198.18.0.1"}, `--gateway has no meaning with --mode server: junctiond decides; remove one of the two`},
 		{[]string{"--engine", "kvm"}, `--engine "kvm": accepted: auto, inproc, systrap`},
 		{[]string{"--driver", "dpdk"}, `--driver "dpdk": accepted: afxdp, tap`},
