@@ -19,15 +19,15 @@ const spinOfConfig = 50 * time.Microsecond
 func (f *flags) network(s *Settings, cfg *config.Config, host Host) error {
 	s.Socket = cmp.Or(f.socket, host.Socket)
 	s.Mode = f.chooseMode(s.Socket, host)
+	if len(f.bare) > 0 && s.Mode != ModeServer {
+		a := f.bare[0]
+		return usagef("--ip %q: has no prefix length; write for example %s/%d", a, a, usualBits(a))
+	}
 	switch s.Mode {
 	case ModeNone:
 		return f.noNetwork(s, cfg)
 	case ModeServer:
 		return f.throughServer(s, cfg)
-	}
-	if len(f.bare) > 0 {
-		a := f.bare[0]
-		return usagef("--ip %q: has no prefix length; write for example %s/%d", a, a, usualBits(a))
 	}
 	if f.nic == "" {
 		return usagef("--mode direct needs a NIC: add --nic IF; %s", describeNICs(host.NICs()))
