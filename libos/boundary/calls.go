@@ -97,6 +97,7 @@ func goRuntime() group {
 		unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_GETRANDOM, unix.SYS_EXIT, unix.SYS_EXIT_GROUP,
 		unix.SYS_READ, unix.SYS_WRITE, unix.SYS_CLOSE,
 	)
+	calls = append(calls, anyArgs(vsyscalls...)...)
 	calls = append(calls,
 		where(unix.SYS_CLONE, 0, thread, thread|unix.CLONE_SETTLS), // no processes
 		where(unix.SYS_TGKILL, 0, uint32(os.Getpid())),             // no signals to others

@@ -10,4 +10,7 @@ const (
 	architecture = linux.AUDIT_ARCH_AARCH64
 )
 
+// vsyscalls: there are none.
+var vsyscalls []uintptr
+
 func systrapLaterArch() []call { return nil }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -47,6 +48,23 @@ func TestConformance(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestConformancePatches expects that the cases' call sites are what the
+// in-process engine patches: else TestConformance would show less than it says.
+func TestConformancePatches(t *testing.T) {
+	_, stderr, code := run(t, isolated("inproc", "--stats=json"), compile(t, "conform"), "registers")
+	require.Zero(t, code)
+	var stats struct {
+		Spaces struct {
+			Patched uint64 `json:"patched_calls"`
+			Trapped uint64 `json:"trapped_calls"`
+		} `json:"address_spaces"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(stderr), &stats), stderr)
+	// A thousand calls for each of seven shapes, four of which are patched after a while.
+	require.Greater(t, stats.Spaces.Patched, uint64(3500))
+	require.Greater(t, stats.Spaces.Trapped, uint64(3000))
 }
 
 // conform runs a case to its end.

@@ -6,6 +6,7 @@
 //	guest udpecho ADDR         UDP echo server
 //	guest dial N ADDR          N connections to a TCP echo server, one after another
 //	guest signals              writes the name of each signal it gets; ends with code 7 at SIGTERM
+//	guest stress SECONDS       is hard on what executes it; ends when standard input does, after that time
 //	guest collect              garbage collection beside 10,000 goroutines; results on standard output
 //
 // Servers write "ready" to standard output when they listen.
@@ -22,6 +23,7 @@ var programs = map[string]func(args []string) error{
 	"udpecho": echoUDP,
 	"dial":    dial,
 	"signals": reportSignals,
+	"stress":  stress,
 	"collect": collect,
 }
 

@@ -14,10 +14,10 @@ CASE(jump_to_the_syscall_instruction)
 		warm(site, SYS_getuid);
 		for (int i = 0; i < 300; i++) {
 			fill(&in, i, 0);
-			in.gpr[RAX] = SYS_getppid;
+			in.gpr[RAX] = SYS_getgid;
 			probe(&in, &out, i % 3 ? middle : site, vectors());
 			/* From its start the site may set rax itself. */
-			long want = i % 3 || syscall_offset(s) == 0 ? getppid() : (long)getuid();
+			long want = i % 3 || syscall_offset(s) == 0 ? (long)getgid() : (long)getuid();
 			wrong += differs(&in, &out, vectors(), compares(s)) || (long)out.gpr[RAX] != want;
 		}
 		printf("%s: %d wrong\n", shape_names[s], wrong);
@@ -30,10 +30,10 @@ CASE(jump_first_then_fall_through)
 	EACH_SHAPE(s) {
 		unsigned char *site = new_site(s, SYS_getuid), *middle = site + syscall_offset(s);
 
-		warm(middle, SYS_getppid);
+		warm(middle, SYS_getgid);
 		warm(site, SYS_getuid);
-		long a = call_site(middle, SYS_getppid, 0, 0, 0), b = call_site(site, SYS_getuid, 0, 0, 0);
-		printf("%s: %d %d\n", shape_names[s], a == getppid(), b == getuid());
+		long a = call_site(middle, SYS_getgid, 0, 0, 0), b = call_site(site, SYS_getuid, 0, 0, 0);
+		printf("%s: %d %d\n", shape_names[s], a == (long)getgid(), b == getuid());
 	}
 }
 
@@ -43,11 +43,11 @@ CASE(jump_behind_the_syscall)
 
 	for (int i = 0; i < 3; i++) {
 		enum shape s = comparing[i];
-		unsigned char *site = new_site(s, SYS_getppid);
+		unsigned char *site = new_site(s, SYS_getgid);
 		struct state in, out;
 		int wrong = 0;
 
-		warm(site, SYS_getppid);
+		warm(site, SYS_getgid);
 		for (int j = 0; j < 300; j++) {
 			fill(&in, j, 0);
 			in.gpr[RAX] = j % 2 ? -j : j;
@@ -77,13 +77,13 @@ CASE(sites_over_page_borders)
 			struct state in, out;
 
 			memset(bytes, 0xcc, sizeof bytes);
-			size_t length = put_site(bytes + start, s, SYS_getppid);
+			size_t length = put_site(bytes + start, s, SYS_getgid);
 			unsigned char *p = text(bytes, sizeof bytes);
 			for (int i = 0; i < 60; i++) {
 				fill(&in, i, 0);
-				in.gpr[RAX] = SYS_getppid;
+				in.gpr[RAX] = SYS_getgid;
 				probe(&in, &out, p + start, SSE);
-				wrong += differs(&in, &out, SSE, compares(s)) || (long)out.gpr[RAX] != getppid();
+				wrong += differs(&in, &out, SSE, compares(s)) || (long)out.gpr[RAX] != (long)getgid();
 			}
 			wrong += p[start - 1] != 0xcc || p[start + length] != 0xcc;
 			munmap(p, sizeof bytes);
@@ -106,7 +106,7 @@ CASE(site_at_the_end_of_memory)
 		static unsigned char bytes[2 * 4096];
 		volatile int faults = 0;
 
-		memcpy(bytes + 4096 - 7, "\xb8\x6e\0\0\0\x0f\x05", 7);
+		memcpy(bytes + 4096 - 7, "\xb8\x68\0\0\0\x0f\x05", 7);
 		memcpy(bytes + 4096, "\x48\x3d\x01\xf0\xff\xff\xc3", 7);
 		unsigned char *p = text(bytes, sizeof bytes);
 		if (kind == 1)
@@ -116,7 +116,7 @@ CASE(site_at_the_end_of_memory)
 		for (volatile int i = 0; i < 200; i++) {
 			int fault = sigsetjmp(back, 1);
 			if (!fault)
-				call_site(p + 4096 - (i % 2 ? 7 : 2), SYS_getppid, 0, 0, 0);
+				call_site(p + 4096 - (i % 2 ? 7 : 2), SYS_getgid, 0, 0, 0);
 			faults += fault == 1;
 		}
 		printf("%s: %d faults behind the call\n", after[kind], faults);
@@ -125,7 +125,7 @@ CASE(site_at_the_end_of_memory)
 
 CASE(rewritten_code)
 {
-	static const unsigned numbers[] = { SYS_getppid, SYS_getuid, SYS_getpid };
+	static const unsigned numbers[] = { SYS_getgid, SYS_getuid, SYS_getpid };
 
 	EACH_SHAPE(s) {
 		unsigned char *site = written_site(s, 0);
@@ -162,12 +162,12 @@ static void rewrite_number(const char *what, unsigned char *site)
 	printf(" %ld\n", call_site(site, 0, 0, 0, 0));
 }
 
-CASE(rewritten_number) { rewrite_number("written memory", written_site(MOV_EAX, SYS_getppid)); }
-CASE(rewritten_number_in_text) { rewrite_number("text", new_site(MOV_EAX, SYS_getppid)); }
+CASE(rewritten_number) { rewrite_number("written memory", written_site(MOV_EAX, SYS_getgid)); }
+CASE(rewritten_number_in_text) { rewrite_number("text", new_site(MOV_EAX, SYS_getgid)); }
 
 static void flip(unsigned char *(*make)(enum shape, unsigned))
 {
-	static const unsigned numbers[] = { SYS_getppid, SYS_getuid, SYS_getpid };
+	static const unsigned numbers[] = { SYS_getgid, SYS_getuid, SYS_getpid };
 
 	EACH_SHAPE(s) {
 		unsigned char *site = make(s, 0);
@@ -192,18 +192,18 @@ CASE(write_xor_execute_in_text) { flip(new_site); }
 CASE(execute_only)
 {
 	EACH_SHAPE(s) {
-		unsigned char *site = new_site(s, SYS_getppid);
+		unsigned char *site = new_site(s, SYS_getgid);
 
 		mprotect(site - SITE_AT, 4096, PROT_EXEC);
-		warm(site, SYS_getppid);
-		printf("%s: %d\n", shape_names[s], call_site(site, SYS_getppid, 0, 0, 0) == getppid());
+		warm(site, SYS_getgid);
+		printf("%s: %d\n", shape_names[s], call_site(site, SYS_getgid, 0, 0, 0) == (long)getgid());
 	}
 }
 
 /* One memory mapped twice: written through one mapping, run through the other. */
 static void mapped_twice(int flags, const char *how)
 {
-	static const unsigned numbers[] = { SYS_getppid, SYS_getuid, SYS_getpid };
+	static const unsigned numbers[] = { SYS_getgid, SYS_getuid, SYS_getpid };
 	int fd = memfd_create("code", 0), wrong = 0, seen = 0;
 
 	must(fd >= 0 && !ftruncate(fd, 4096), "memfd_create");
@@ -238,13 +238,13 @@ CASE(code_in_files)
 		int fd = mkstemp(name), wrong = 0;
 
 		EACH_SHAPE(s)
-			put_site(was + SITE_AT + s * SITE_MAX, s, SYS_getppid);
+			put_site(was + SITE_AT + s * SITE_MAX, s, SYS_getgid);
 		must(fd >= 0 && !unlink(name) && write(fd, was, 4096) == 4096, "a file");
 		unsigned char *code = mmap(0, 4096, PROT_READ | PROT_EXEC, flags[i], fd, 0);
 		must(code != MAP_FAILED, "mmap");
 		EACH_SHAPE(s) {
-			warm(code + SITE_AT + s * SITE_MAX, SYS_getppid);
-			wrong += call_site(code + SITE_AT + s * SITE_MAX, SYS_getppid, 0, 0, 0) != getppid();
+			warm(code + SITE_AT + s * SITE_MAX, SYS_getgid);
+			wrong += call_site(code + SITE_AT + s * SITE_MAX, SYS_getgid, 0, 0, 0) != (long)getgid();
 		}
 		must(pread(fd, is, 4096, 0) == 4096, "pread");
 		printf("%s: %d wrong, the file %s\n", i ? "shared" : "private", wrong, memcmp(was, is, 4096) ? "changed" : "is the same");
@@ -255,10 +255,10 @@ CASE(code_in_files)
 CASE(code_read_back)
 {
 	EACH_SHAPE(s) {
-		unsigned char *site = new_site(s, SYS_getppid), was[SITE_MAX];
+		unsigned char *site = new_site(s, SYS_getgid), was[SITE_MAX];
 
 		memcpy(was, site, SITE_MAX);
-		warm(site, SYS_getppid);
+		warm(site, SYS_getgid);
 		printf("%s: %s\n", shape_names[s], memcmp(was, site, SITE_MAX) ? "changed" : "the same");
 	}
 }
@@ -266,12 +266,12 @@ CASE(code_read_back)
 CASE(code_read_back_by_system_calls)
 {
 	EACH_SHAPE(s) {
-		unsigned char *site = new_site(s, SYS_getppid), was[SITE_MAX], is[3][SITE_MAX] = { 0 };
+		unsigned char *site = new_site(s, SYS_getgid), was[SITE_MAX], is[3][SITE_MAX] = { 0 };
 		int p[2], mem = open("/proc/self/mem", O_RDONLY);
 		struct iovec local = { is[2], SITE_MAX }, remote = { site, SITE_MAX };
 
 		memcpy(was, site, SITE_MAX);
-		warm(site, SYS_getppid);
+		warm(site, SYS_getgid);
 		must(!pipe(p) && write(p[1], site, SITE_MAX) == SITE_MAX && read(p[0], is[0], SITE_MAX) == SITE_MAX, "a pipe");
 		must(mem >= 0 && pread(mem, is[1], SITE_MAX, (off_t)site) == SITE_MAX, "/proc/self/mem");
 		must(process_vm_readv(getpid(), &local, 1, &remote, 1, 0) == SITE_MAX, "process_vm_readv");
@@ -307,7 +307,7 @@ static int compare_text(struct dl_phdr_info *info, size_t size, void *unused)
 CASE(own_text)
 {
 	for (int i = 0; i < 300; i++)
-		getppid();
+		(long)getgid();
 	dl_iterate_phdr(compare_text, 0);
 	printf("%d texts, %d different from their files\n", texts, different);
 }
@@ -316,30 +316,30 @@ CASE(own_text)
 CASE(copied_code)
 {
 	EACH_SHAPE(s) {
-		unsigned char *site = new_site(s, SYS_getppid), *copy = map(4096, PROT_READ | PROT_WRITE | PROT_EXEC), code[SITE_MAX];
-		size_t n = put_site(code, s, SYS_getppid);
+		unsigned char *site = new_site(s, SYS_getgid), *copy = map(4096, PROT_READ | PROT_WRITE | PROT_EXEC), code[SITE_MAX];
+		size_t n = put_site(code, s, SYS_getgid);
 
-		warm(site, SYS_getppid);
+		warm(site, SYS_getgid);
 		memcpy(copy + 100, site, n - 1);
 		memcpy(copy + 100 + n - 1, "\x48\xff\xc0\xc3", 4); /* inc %rax; ret */
-		warm(copy + 100, SYS_getppid);
-		printf("%s: %d\n", shape_names[s], call_site(copy + 100, SYS_getppid, 0, 0, 0) == getppid() + 1);
+		warm(copy + 100, SYS_getgid);
+		printf("%s: %d\n", shape_names[s], call_site(copy + 100, SYS_getgid, 0, 0, 0) == (long)getgid() + 1);
 	}
 }
 
 CASE(moved_code)
 {
 	EACH_SHAPE(s) {
-		unsigned char *site = new_site(s, SYS_getppid);
+		unsigned char *site = new_site(s, SYS_getgid);
 
-		warm(site, SYS_getppid);
+		warm(site, SYS_getgid);
 		for (int i = 0; i < 3; i++) {
 			unsigned char *moved = mremap(site - SITE_AT, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, map(4096, PROT_NONE));
 			must(moved != MAP_FAILED, "mremap");
 			site = moved + SITE_AT;
-			warm(site, SYS_getppid);
+			warm(site, SYS_getgid);
 		}
-		printf("%s: %d\n", shape_names[s], call_site(site, SYS_getppid, 0, 0, 0) == getppid());
+		printf("%s: %d\n", shape_names[s], call_site(site, SYS_getgid, 0, 0, 0) == (long)getgid());
 	}
 }
 
@@ -347,16 +347,16 @@ CASE(moved_code)
 CASE(discarded_code)
 {
 	EACH_SHAPE(s) {
-		unsigned char *site = new_site(s, SYS_getppid), code[SITE_MAX];
+		unsigned char *site = new_site(s, SYS_getgid), code[SITE_MAX];
 		int wrong = 0;
-		size_t n = put_site(code, s, SYS_getppid);
+		size_t n = put_site(code, s, SYS_getgid);
 
 		for (int i = 0; i < 10; i++) {
-			warm(site, SYS_getppid);
+			warm(site, SYS_getgid);
 			madvise(site - SITE_AT, 4096, MADV_DONTNEED);
 			wrong += !!memcmp(code, site, n);
-			warm(site, SYS_getppid);
-			wrong += call_site(site, SYS_getppid, 0, 0, 0) != getppid();
+			warm(site, SYS_getgid);
+			wrong += call_site(site, SYS_getgid, 0, 0, 0) != (long)getgid();
 		}
 		printf("%s: %d wrong\n", shape_names[s], wrong);
 	}
@@ -365,15 +365,15 @@ CASE(discarded_code)
 /* Other code where a site was that has run. */
 CASE(replaced_code)
 {
-	unsigned char *site = new_site(0, SYS_getppid);
+	unsigned char *site = new_site(0, SYS_getgid);
 	int wrong = 0;
 
 	for (int i = 0; i < 100; i++) {
-		unsigned char *other = new_site(i % SHAPES, i % 3 ? SYS_getuid : SYS_getppid);
+		unsigned char *other = new_site(i % SHAPES, i % 3 ? SYS_getuid : SYS_getgid);
 
 		must(mremap(other - SITE_AT, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, site - SITE_AT) != MAP_FAILED, "mremap");
-		warm(site, i % 3 ? SYS_getuid : SYS_getppid);
-		wrong += call_site(site, i % 3 ? SYS_getuid : SYS_getppid, 0, 0, 0) != (i % 3 ? (int)getuid() : getppid());
+		warm(site, i % 3 ? SYS_getuid : SYS_getgid);
+		wrong += call_site(site, i % 3 ? SYS_getuid : SYS_getgid, 0, 0, 0) != (i % 3 ? (int)getuid() : (long)getgid());
 	}
 	printf("%d wrong\n", wrong);
 }

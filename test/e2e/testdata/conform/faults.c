@@ -340,7 +340,7 @@ CASE(fixed_mappings_over_the_host)
 	TRY("touch", WRITE(0x60000000));
 	TRY("touch text", WRITE(0x60001000));
 	printf("munmap: %d\n", munmap((void *)0x60000000, 64 << 20));
-	printf("still here: %d\n", getppid() == raw(SYS_getppid, 0, 0, 0));
+	printf("still here: %d\n", (long)getgid() == raw(SYS_getgid, 0, 0, 0));
 }
 
 CASE(fixed_mappings_high)

@@ -1,7 +1,7 @@
 /* Registers before and after a system call, for each shape of call site. */
 #include "conform.h"
 
-static const unsigned numbers[] = { SYS_getpid, SYS_getppid, SYS_getuid, 111 /* getpgrp */ };
+static const unsigned numbers[] = { SYS_getpid, SYS_geteuid, SYS_getuid, SYS_getgid };
 
 /* Probes a site again and again; says how often the registers were right. */
 static void probe_site(const char *what, const unsigned char *site, enum shape s, unsigned nr, uint64_t flags, int rounds)
@@ -28,37 +28,37 @@ static void probe_site(const char *what, const unsigned char *site, enum shape s
 CASE(registers)
 {
 	EACH_SHAPE(s)
-		probe_site(shape_names[s], new_site(s, SYS_getppid), s, SYS_getppid, 0, 1000);
+		probe_site(shape_names[s], new_site(s, SYS_getgid), s, SYS_getgid, 0, 1000);
 }
 
 CASE(direction_flag)
 {
 	EACH_SHAPE(s)
-		probe_site(shape_names[s], new_site(s, SYS_getppid), s, SYS_getppid, DF, 300);
+		probe_site(shape_names[s], new_site(s, SYS_getgid), s, SYS_getgid, DF, 300);
 }
 
 CASE(alignment_check_flag)
 {
 	EACH_SHAPE(s)
-		probe_site(shape_names[s], new_site(s, SYS_getppid), s, SYS_getppid, AC, 300);
+		probe_site(shape_names[s], new_site(s, SYS_getgid), s, SYS_getgid, AC, 300);
 }
 
 CASE(id_flag)
 {
 	EACH_SHAPE(s)
-		probe_site(shape_names[s], new_site(s, SYS_getppid), s, SYS_getppid, ID, 300);
+		probe_site(shape_names[s], new_site(s, SYS_getgid), s, SYS_getgid, ID, 300);
 }
 
 /* rcx is the address of the next instruction, and r11 the flags (Intel SDM, SYSCALL). */
 CASE(clobbers)
 {
 	EACH_SHAPE(s) {
-		unsigned char *site = new_site(s, SYS_getppid);
+		unsigned char *site = new_site(s, SYS_getgid);
 		struct state in, out;
 
 		for (int i = 0; i < 300; i++) {
 			fill(&in, i, 0);
-			in.gpr[RAX] = SYS_getppid;
+			in.gpr[RAX] = SYS_getgid;
 			probe(&in, &out, site, SSE);
 			if (i == 0 || i == 299)
 				printf("%s, call %d: rcx %s, r11 %s\n", shape_names[s], i + 1,
@@ -109,9 +109,9 @@ static void *racer(void *unused)
 			sched_yield();
 		for (int j = 0; j < 20; j++) {
 			fill(&in, i + j, 0);
-			in.gpr[RAX] = SYS_getppid;
+			in.gpr[RAX] = SYS_getgid;
 			probe(&in, &out, course + i * SITE_MAX, SSE);
-			if (differs(&in, &out, SSE, compares(s)) || (long)out.gpr[RAX] != getppid())
+			if (differs(&in, &out, SSE, compares(s)) || (long)out.gpr[RAX] != (long)getgid())
 				__atomic_add_fetch(&wrong, 1, __ATOMIC_RELAXED);
 		}
 	}
@@ -124,7 +124,7 @@ CASE(first_calls_race)
 	pthread_t t[RACERS];
 
 	for (int i = 0; i < RACES; i++)
-		put_site(bytes + i * SITE_MAX, i % SHAPES, SYS_getppid);
+		put_site(bytes + i * SITE_MAX, i % SHAPES, SYS_getgid);
 	course = text(bytes, sizeof bytes);
 	for (int i = 0; i < RACERS; i++)
 		must(!pthread_create(&t[i], 0, racer, 0), "pthread_create");
@@ -143,7 +143,7 @@ static long wild_stack(const void *site, uint64_t sp)
 		"mov %%rsp,%[saved]\n mov %[sp],%%rsp\n lea 1f(%%rip),%%rbx\n jmp *%[site]\n"
 		"1: mov %[saved],%%rsp"
 		: "=a"(ret), [saved] "=m"(saved)
-		: "a"(SYS_getppid), [sp] "r"(sp), [site] "r"(site)
+		: "a"(SYS_getgid), [sp] "r"(sp), [site] "r"(site)
 		: "rbx", "rcx", "r11", "memory", "cc");
 	return ret;
 }
@@ -154,14 +154,14 @@ CASE(stack_pointer_points_at_nothing)
 
 	EACH_SHAPE(s) {
 		unsigned char code[SITE_AT + SITE_MAX] = { 0 };
-		size_t n = SITE_AT + put_site(code + SITE_AT, s, SYS_getppid);
+		size_t n = SITE_AT + put_site(code + SITE_AT, s, SYS_getgid);
 		int ok = 0;
 
 		memcpy(code + n - 1, "\xff\xe3", 2); /* jmp *%rbx for ret */
 		unsigned char *site = text(code, n + 1) + SITE_AT;
 		for (int i = 0; i < 100; i++)
 			for (unsigned j = 0; j < sizeof wild / sizeof *wild; j++)
-				ok += wild_stack(site, wild[j]) == getppid();
+				ok += wild_stack(site, wild[j]) == (long)getgid();
 		printf("%s: %d\n", shape_names[s], ok);
 	}
 }
@@ -171,12 +171,12 @@ __attribute__((noinline, optimize("no-stack-protector"))) static int with_fs(con
 {
 	uint64_t own, after;
 	int ok = 1;
-	long ppid = raw(SYS_getppid, 0, 0, 0);
+	long ppid = raw(SYS_getgid, 0, 0, 0);
 
 	__asm__ volatile("rdfsbase %0" : "=r"(own));
 	for (int i = 0; i < 100; i++) {
 		__asm__ volatile("wrfsbase %0" ::"r"(fs));
-		long ret = call_site(site, SYS_getppid, 0, 0, 0);
+		long ret = call_site(site, SYS_getgid, 0, 0, 0);
 		__asm__ volatile("rdfsbase %0\n wrfsbase %1" : "=&r"(after) : "r"(own));
 		ok &= ret == ppid && after == fs;
 	}
@@ -189,13 +189,13 @@ CASE(fs_points_at_nothing)
 
 	EACH_SHAPE(s)
 		for (unsigned i = 0; i < sizeof bases / sizeof *bases; i++)
-			printf("%s, %#lx: %d\n", shape_names[s], bases[i], with_fs(new_site(s, SYS_getppid), bases[i]));
+			printf("%s, %#lx: %d\n", shape_names[s], bases[i], with_fs(new_site(s, SYS_getgid), bases[i]));
 }
 
 /* Numbers that are no system call's. Linux takes the low 32 bits as a signed number. */
 CASE(unknown_numbers)
 {
-	static const long numbers[] = { -1, 999, 0x40000000 + SYS_getppid, 0x123456780000006e, 0xffffffff, -4096 };
+	static const long numbers[] = { -1, 999, 0x40000000 + SYS_getgid, 0x1234567800000068, 0xffffffff, -4096 };
 
 	for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++) {
 		unsigned char *site = new_site(SYSCALL_CMP, 0), *mov = new_site(MOV_EAX, numbers[i]);
@@ -203,8 +203,8 @@ CASE(unknown_numbers)
 		warm(site, numbers[i]);
 		warm(mov, 0);
 		long a = call_site(site, numbers[i], 0, 0, 0), b = call_site(mov, 0, 0, 0, 0);
-		printf("%#lx: %s, mov %s\n", numbers[i], a == getppid() ? "getppid" : strerrorname_np(-a),
-		       b == getppid() ? "getppid" : strerrorname_np(-b));
+		printf("%#lx: %s, mov %s\n", numbers[i], a == (long)getgid() ? "getgid" : strerrorname_np(-a),
+		       b == (long)getgid() ? "getgid" : strerrorname_np(-b));
 	}
 }
 

@@ -249,25 +249,25 @@ CASE(seccomp_trap)
 	unsigned char *sites[SHAPES];
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 1),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getgid, 0, 1),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP | 5),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog filter = { 4, code };
 
 	EACH_SHAPE(s) {
-		sites[s] = new_site(s, SYS_getppid);
-		warm(sites[s], SYS_getppid);
+		sites[s] = new_site(s, SYS_getgid);
+		warm(sites[s], SYS_getgid);
 	}
 	on(SIGSYS, sigsys, 0);
 	must(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) && !prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), "seccomp");
 	EACH_SHAPE(s) {
-		long ret = call_site(sites[s], SYS_getppid, 0, 0, 0);
+		long ret = call_site(sites[s], SYS_getgid, 0, 0, 0);
 		char *behind = (char *)sites[s] + syscall_offset(s) + 2;
 
 		printf("%s: returned %ld, code %d, errno %d, number %d, arch %d, address %d, rip %d, rax %d\n", shape_names[s], ret,
-		       seen.si_code, seen.si_errno, seen.si_syscall == SYS_getppid, seen.si_arch == AUDIT_ARCH_X86_64,
-		       seen.si_call_addr == behind, seen_rip == (long)behind, seen_rax == SYS_getppid);
+		       seen.si_code, seen.si_errno, seen.si_syscall == SYS_getgid, seen.si_arch == AUDIT_ARCH_X86_64,
+		       seen.si_call_addr == behind, seen_rip == (long)behind, seen_rax == SYS_getgid);
 	}
 }
 
@@ -276,8 +276,8 @@ CASE(seccomp_instruction_pointer)
 	unsigned char *sites[SHAPES];
 
 	EACH_SHAPE(s) {
-		sites[s] = new_site(s, SYS_getppid);
-		warm(sites[s], SYS_getppid);
+		sites[s] = new_site(s, SYS_getgid);
+		warm(sites[s], SYS_getgid);
 	}
 	must(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no new privileges");
 	EACH_SHAPE(s) {
@@ -290,6 +290,6 @@ CASE(seccomp_instruction_pointer)
 		struct sock_fprog filter = { 4, code };
 
 		must(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter), "seccomp");
-		printf("%s: %ld\n", shape_names[s], call_site(sites[s], SYS_getppid, 0, 0, 0));
+		printf("%s: %ld\n", shape_names[s], call_site(sites[s], SYS_getgid, 0, 0, 0));
 	}
 }

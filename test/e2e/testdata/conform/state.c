@@ -129,7 +129,7 @@ CASE(initial_vectors)
 	struct state in, out;
 
 	EACH_SHAPE(s) {
-		unsigned char *site = new_site(s, SYS_getppid);
+		unsigned char *site = new_site(s, SYS_getgid);
 		int wrong = 0;
 
 		for (int i = 0; i < 300; i++) {
@@ -139,7 +139,7 @@ CASE(initial_vectors)
 			memset(in.k, 0, sizeof in.k);
 			memcpy(in.fx, "\x7f\x03\0\0\0", 5);
 			memcpy(in.fx + 24, "\x80\x1f\0\0", 4);
-			in.gpr[RAX] = SYS_getppid;
+			in.gpr[RAX] = SYS_getgid;
 			probe(&in, &out, site, vectors());
 			wrong += !!differs(&in, &out, vectors(), compares(s));
 		}
@@ -219,7 +219,7 @@ CASE(gs_base_written)
 
 	for (int i = 0; i < 200; i++) {
 		__asm__ volatile("wrgsbase %0" ::"r"(&numbers[i % 2]));
-		raw(SYS_getppid, 0, 0, 0);
+		raw(SYS_getgid, 0, 0, 0);
 		__asm__ volatile("rdgsbase %0\n" : "=r"(got));
 		if (got != (unsigned long)&numbers[i % 2]) {
 			printf("lost by call %d\n", i + 1);
@@ -248,7 +248,7 @@ CASE(gs_selector_loaded)
 	unsigned long got;
 
 	__asm__ volatile("xor %%eax,%%eax\n mov %%eax,%%gs" ::: "rax");
-	printf("%d\n", raw(SYS_getppid, 0, 0, 0) == getppid());
+	printf("%d\n", raw(SYS_getgid, 0, 0, 0) == (long)getgid());
 	__asm__ volatile("rdgsbase %0\n" : "=r"(got));
 	printf("base %#lx\n", got);
 }
@@ -256,7 +256,7 @@ CASE(gs_selector_loaded)
 CASE(gs_selector_of_data)
 {
 	__asm__ volatile("mov $0x2b,%%eax\n mov %%eax,%%gs" ::: "rax");
-	printf("%d\n", raw(SYS_getppid, 0, 0, 0) == getppid());
+	printf("%d\n", raw(SYS_getgid, 0, 0, 0) == (long)getgid());
 }
 
 CASE(segment_selectors)
@@ -315,7 +315,7 @@ CASE(pkru)
 	__asm__ volatile(".byte 0x0f,0x01,0xee" : "=a"(pkru) : "c"(0) : "rdx");
 	printf("at start %#x\n", pkru);
 	__asm__ volatile(".byte 0x0f,0x01,0xef" ::"a"(0x55555550), "c"(0), "d"(0));
-	raw(SYS_getppid, 0, 0, 0);
+	raw(SYS_getgid, 0, 0, 0);
 	__asm__ volatile(".byte 0x0f,0x01,0xee" : "=a"(pkru) : "c"(0) : "rdx");
 	printf("after a call %#x\n", pkru);
 }

@@ -13,7 +13,7 @@ static unsigned char *stepped(enum shape s)
 	unsigned char code[6 + SITE_MAX];
 
 	memcpy(code, "\x48\xff\xc3\x48\xff\xcb", 6); /* inc %rbx; dec %rbx */
-	return text(code, 6 + put_site(code + 6, s, SYS_getppid));
+	return text(code, 6 + put_site(code + 6, s, SYS_getgid));
 }
 
 /* The trap flag, set by the program itself. */
@@ -43,9 +43,9 @@ CASE(trap_flag)
 			*steps = 0;
 			first = (long)code;
 			__asm__ volatile("sub $256,%%rsp\n pushfq\n orl $0x100,(%%rsp)\n popfq\n call *%%rdx\n nop\n nop\n nop\n add $256,%%rsp"
-					 ::"d"(code), "a"(SYS_getppid) : "rcx", "r11", "memory", "cc", "rdi", "rsi");
+					 ::"d"(code), "a"(SYS_getgid) : "rcx", "r11", "memory", "cc", "rdi", "rsi");
 			printf("%s:%s\n", shape_names[s], steps);
-			warm(code, SYS_getppid);
+			warm(code, SYS_getgid);
 		}
 	}
 }
@@ -107,7 +107,7 @@ static void call_all(void)
 {
 	EACH_SHAPE(s) {
 		__asm__ volatile("int3");
-		call_site(shared_sites[s], SYS_getppid, 0, 0, 0);
+		call_site(shared_sites[s], SYS_getgid, 0, 0, 0);
 	}
 	__asm__ volatile("int3");
 }
@@ -141,7 +141,7 @@ static void make_sites(void)
 {
 	EACH_SHAPE(s) {
 		shared_sites[s] = stepped(s);
-		warm(shared_sites[s], SYS_getppid);
+		warm(shared_sites[s], SYS_getgid);
 	}
 }
 
@@ -165,7 +165,7 @@ static void stop_all(pid_t pid)
 				return;
 			}
 			struct user_regs_struct r = get(pid);
-			printf("%s %s: stop %d number %d rip %ld rax %s\n", shape_names[s], i ? "exit" : "entry", sig, r.orig_rax == SYS_getppid,
+			printf("%s %s: stop %d number %d rip %ld rax %s\n", shape_names[s], i ? "exit" : "entry", sig, r.orig_rax == SYS_getgid,
 			       (long)r.rip - (long)shared_sites[s], (long)r.rax < 0 ? strerrorname_np(-r.rax) : "a result");
 			if (!i && s % 2) { /* another number instead */
 				r.orig_rax = SYS_getuid;
@@ -187,10 +187,10 @@ static void call_and_look(void)
 		struct state in, out;
 
 		fill(&in, s, 0);
-		in.gpr[RAX] = SYS_getppid;
+		in.gpr[RAX] = SYS_getgid;
 		__asm__ volatile("int3");
 		probe(&in, &out, shared_sites[s], vectors());
-		printf("%s: %ld, rbx %#lx, ", shape_names[s], out.gpr[RAX] - (out.gpr[RAX] == (uint64_t)getppid() ? getppid() : 0),
+		printf("%s: %ld, rbx %#lx, ", shape_names[s], out.gpr[RAX] - (out.gpr[RAX] == (uint64_t)(long)getgid() ? (long)getgid() : 0),
 		       in.gpr[RBX] ^ out.gpr[RBX]);
 		out.gpr[RBX] = in.gpr[RBX];
 		/* inc and dec set the flags */
