@@ -5,7 +5,7 @@
 // The tests need root and the programs that `make deps` installs. Environment:
 //
 //	JUNCTION_RUN         the junction_run to test; built from the tree by default
-//	JUNCTION_E2E_ENGINE  engines to test, separated by commas; default systrap
+//	JUNCTION_E2E_ENGINE  engines to test, separated by commas; default inproc,systrap
 //	JUNCTION_E2E_DRIVER  drivers to test, separated by commas; default afxdp,tap,server
 package e2e
 
@@ -30,7 +30,7 @@ var (
 
 // engines and drivers span the matrix.
 var (
-	engines = strings.Split(cmp.Or(os.Getenv("JUNCTION_E2E_ENGINE"), "systrap"), ",")
+	engines = strings.Split(cmp.Or(os.Getenv("JUNCTION_E2E_ENGINE"), "inproc,systrap"), ",")
 	drivers = strings.Split(cmp.Or(os.Getenv("JUNCTION_E2E_DRIVER"), "afxdp,tap,"+serverMode), ",")
 )
 

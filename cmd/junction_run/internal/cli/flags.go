@@ -75,7 +75,7 @@ func (f *flags) registerProgram(fs *pflag.FlagSet) {
 	option(fs, "name", "NAME", "the instance's name, the program's host name; default: the program's", f.setName)
 	option(fs, "kthreads", "N", "most processors that the program sees and uses at once; default: all", number(&f.kthreads, 1, 4096))
 	option(fs, "quantum", "DURATION", "how long a thread computes while others wait for a processor, 0: until it makes a system call; default: 100us", f.setQuantum)
-	word(fs, &f.engine, "engine", "WORD", "how program code is executed: auto, systrap, or inproc (experimental: in the libOS's address space); default: auto")
+	word(fs, &f.engine, "engine", "WORD", "how program code is executed: inproc (in the libOS's address space), systrap (in processes of its own), or auto: inproc where this host allows it; default: auto")
 	word(fs, &f.moves, "moves", "WORD", "for tests: exchange address spaces for nothing (always), for little (soon), or never")
 	_ = fs.MarkHidden("moves") // fails for unknown flags only
 	word(fs, &f.boundary, "boundary", "WORD", "what a host call outside the list does: kill the instance, trap (die printing where), or off (no list, privileges stay); default: kill")
