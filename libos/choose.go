@@ -14,10 +14,10 @@ type Choice struct {
 }
 
 // Choose returns the engine that is used when asked is asked for.
-func Choose(asked string) Choice { return choose(asked, engine.Probe) }
+func Choose(asked string) Choice { return choice(asked, engine.Probe) }
 
-// choose takes for Auto the in-process engine where probe says that it can serve.
-func choose(asked string, probe func(name string) error) Choice {
+// choice takes for Auto the in-process engine where probe says that it can serve.
+func choice(asked string, probe func(name string) error) Choice {
 	if asked != Auto {
 		return Choice{Name: asked, Reason: "asked for"}
 	}

@@ -21,7 +21,7 @@ func TestChoose(t *testing.T) {
 		{fine, engine.Systrap, Choice{engine.Systrap, "asked for", false}},
 		{fine, Auto, Choice{engine.Inproc, "the best that this host allows", false}},
 		{broken, Auto, Choice{engine.Systrap, "inproc cannot be used: the kernel has no such thing", true}},
-			} {
-		require.Equal(t, tc.want, choose(tc.asked, tc.probe))
+	} {
+		require.Equal(t, tc.want, choice(tc.asked, tc.probe))
 	}
 }
