@@ -54,10 +54,11 @@ func build(dir string) error {
 		return err
 	}
 	binary = filepath.Join(dir, "junction_run")
-	c := exec.Command("go", "build", "-o", binary, ".")
+	// By the Makefile, which knows how it must be linked.
+	c := exec.Command("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS=junction_run")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
+		return fmt.Errorf("make build: %w\n%s", err, out)
 	}
 	return nil
 }
