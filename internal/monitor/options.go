@@ -30,7 +30,8 @@ type Options struct {
 	// path is added.
 	Server []string
 	// HangAfter is how long a network server may give no sign of life before
-	// it is killed and replaced. Default 250 ms.
+	// it is killed and replaced, unless it only waits for a processor (see
+	// patience). Default 250 ms.
 	HangAfter time.Duration
 	// MinPort is the lowest port that instances may bind. Default: all.
 	MinPort uint16

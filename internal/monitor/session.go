@@ -193,7 +193,7 @@ func (s *supervisor) watch(ctx context.Context, x *session) {
 		x.mu.Lock()
 		silent := time.Since(x.alive)
 		x.mu.Unlock()
-		if silent > s.m.opts.HangAfter {
+		if silent > patience*s.m.opts.HangAfter || silent > s.m.opts.HangAfter && !runnable(int(x.conn.Peer().PID)) {
 			s.mu.Lock()
 			s.history.Hangs++
 			s.mu.Unlock()

@@ -50,7 +50,7 @@ func (s *supervisor) init(m *Monitor) { s.m, s.readiness = m, make(chan struct{}
 // Back-off: a server that lived so long is replaced at once; each that did not
 // doubles the time before the next, up to a limit, without end.
 const (
-	livedWell    = 200 * time.Millisecond
+	livedWell    = 100 * time.Millisecond
 	firstBackoff = 10 * time.Millisecond
 	mostBackoff  = 2 * time.Second
 	// readyTime is how long a server has to become ready.

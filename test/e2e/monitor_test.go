@@ -6,11 +6,15 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"junction/internal/lab"
 )
+
+// dedicatedNet is where instances have addresses of their own.
+const dedicatedNet = "198.18.0.128/25"
 
 // startMonitor starts junctiond on the rig's NIC, with the instance's addresses
 // as the shared ones, and waits until its network server is ready.
@@ -19,7 +23,7 @@ func (r *rig) startMonitor(flags ...string) {
 	r.socket = filepath.Join(workDir(r.t), "monitor.sock")
 	c := r.Server.Command(context.Background(), filepath.Join(commands, "junctiond"), slices.Concat([]string{
 		"--socket", r.socket, "--nic", lab.ServerNIC, "--driver", "afxdp",
-		"--addr", lab.ServerAddr4.String(), "--addr", lab.ServerAddr6.String(),
+		"--addr", lab.ServerAddr4.String(), "--addr", lab.ServerAddr6.String(), "--dedicated", dedicatedNet,
 	}, flags)...)
 	r.monitor = launch(r.t, c, c.Cmd)
 	r.monitor.awaitCond(r.monitor.stderr, contains("network server ready"), "the network server")
@@ -28,6 +32,62 @@ func (r *rig) startMonitor(flags ...string) {
 			r.checkAccounts()
 		}
 	})
+}
+
+// monitorStatus is what junction_ctl status prints, as far as the tests read it.
+type monitorStatus struct {
+	PID    int `json:"pid"`
+	Server struct {
+		PID        int    `json:"pid"`
+		Ready      bool   `json:"ready"`
+		Restarts   uint64 `json:"restarts"`
+		Hangs      uint64 `json:"hangs"`
+		LastEnd    string `json:"last_end"`
+		LastOutage int64  `json:"last_outage_ns"`
+	} `json:"netserver"`
+	Instances []struct {
+		ID   uint32 `json:"id"`
+		Name string `json:"name"`
+		PID  int    `json:"pid"`
+	} `json:"instances"`
+}
+
+func (r *rig) status() (s monitorStatus) {
+	r.t.Helper()
+	r.ctl(&s, "status")
+	return s
+}
+
+// awaitServer waits until a network server other than old is ready.
+func (r *rig) awaitServer(old int) monitorStatus {
+	r.t.Helper()
+	deadline := time.Now().Add(readyTimeout)
+	for {
+		s := r.status()
+		if s.Server.Ready && s.Server.PID != old {
+			return s
+		}
+		require.True(r.t, time.Now().Before(deadline), "no new network server: %+v", s)
+		time.Sleep(5 * time.Millisecond) // between questions
+	}
+}
+
+// portOwners maps "tcp/ADDRESS" to the name of the port's owner.
+func (r *rig) portOwners() map[string]string {
+	r.t.Helper()
+	var list struct {
+		Ports []struct {
+			Proto    string `json:"proto"`
+			Endpoint string `json:"endpoint"`
+			Name     string `json:"name"`
+		} `json:"ports"`
+	}
+	r.ctl(&list, "ports")
+	owners := make(map[string]string)
+	for _, p := range list.Ports {
+		owners[p.Proto+"/"+p.Endpoint] = p.Name
+	}
+	return owners
 }
 
 // traffic is an account of the network server.

@@ -1,0 +1,163 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"junction/internal/monitor/client"
+	"junction/internal/monitor/wire"
+	"junction/ipc"
+	"junction/ipc/control"
+)
+
+// TestMain is also the network server of the tests: one without uplink, which
+// the monitor starts as a process of its own.
+func TestMain(m *testing.M) {
+	if how := os.Getenv("JUNCTION_TEST_SERVER"); how != "" && slices.Contains(os.Args, "--monitor") {
+		if err := fakeServer(how, os.Args[len(os.Args)-1]); err != nil {
+			fmt.Fprintln(os.Stderr, "fake server:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// fakeServer does as told; how says what it does wrong.
+func fakeServer(how, socket string) error {
+	ctx := context.Background()
+	conn, err := control.Dial(ctx, socket)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Handshake(ctx, control.Hello{Version: wire.Version, Features: wire.RoleServer, Name: "fake"}); err != nil {
+		return err
+	}
+	r := wire.Receiver{Conn: conn}
+	setup, err := r.Receive(ctx)
+	if err != nil || how == "crashes" {
+		return err
+	}
+	setup.Close()
+	ready := wire.Ready{Link: wire.Link{MAC: "02:00:00:00:00:01", MTU: 1500}}
+	if err := wire.Send(ctx, conn, 0, wire.TypeReady, ready); err != nil {
+		return err
+	}
+	attached := make(map[uint32]*ipc.End)
+	for {
+		env, err := r.Receive(ctx)
+		if err != nil {
+			return nil // the monitor ended
+		}
+		switch env.Message.Type() {
+		case wire.TypePing:
+			if how != "hangs" {
+				err = wire.Send(ctx, conn, env.ID, wire.TypePong, wire.Pong{})
+			}
+		case wire.TypeAttach:
+			err = fakeAttach(ctx, &r, &env, attached)
+		case wire.TypeDetach:
+			var d wire.Detach
+			err = wire.Decode(&env, wire.TypeDetach, &d)
+			delete(attached, d.ID)
+		case wire.TypeAsk:
+			b, _ := json.Marshal(slices.Sorted(maps.Keys(attached)))
+			err = wire.Send(ctx, conn, env.ID, wire.TypeAnswer, json.RawMessage(b))
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// fakeAttach takes an instance's rings. One that is called broken it reports.
+func fakeAttach(ctx context.Context, r *wire.Receiver, env *control.Envelope, attached map[uint32]*ipc.End) error {
+	var a wire.Attach
+	if err := wire.Decode(env, wire.TypeAttach, &a); err != nil {
+		return err
+	}
+	rings, err := r.Receive(ctx)
+	if err != nil {
+		return err
+	}
+	ends, err := client.AttachRings(&rings, ipc.ServerSide)
+	if err != nil {
+		return err
+	}
+	attached[a.ID] = ends[0]
+	if a.Name == "broken" {
+		return wire.Send(ctx, r.Conn, 0, wire.TypeBroken, wire.Broken{ID: a.ID, Reason: "a test"})
+	}
+	return nil
+}
+
+// The monitor's addresses.
+var (
+	shared4 = netip.MustParsePrefix("198.18.0.2/24")
+	shared6 = netip.MustParsePrefix("fd00::2/64")
+)
+
+// start runs a monitor for a test, with a fake server that does how.
+func start(t *testing.T, how string) (socket string) {
+	t.Helper()
+	t.Setenv("JUNCTION_TEST_SERVER", how)
+	self, err := os.Executable()
+	require.NoError(t, err)
+	socket = filepath.Join(t.TempDir(), "monitor.sock")
+	o := Options{
+		Socket: socket, Uplink: wire.Setup{NIC: "none"}, Server: []string{self}, HangAfter: 100 * time.Millisecond,
+		Shared: []netip.Prefix{shared4, shared6}, Gateways: []netip.Addr{netip.MustParseAddr("198.18.0.1")},
+		Dedicated: []netip.Prefix{netip.MustParsePrefix("198.18.0.128/25"), netip.MustParsePrefix("10.9.0.0/16")},
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, o) }()
+	t.Cleanup(func() {
+		stop()
+		require.NoError(t, <-ended)
+	})
+	require.Eventually(t, func() bool {
+		_, err := os.Stat(socket)
+		return err == nil
+	}, 10*time.Second, time.Millisecond)
+	return socket
+}
+
+// join makes an instance for a test.
+func join(t *testing.T, socket, name string, addrs ...netip.Addr) *client.Instance {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	i, err := client.JoinInstance(ctx, socket, name, addrs)
+	require.NoError(t, err)
+	t.Cleanup(i.Close)
+	return i
+}
+
+// ask asks as an operator.
+func ask(t *testing.T, socket, verb string, v any) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	o, err := client.DialOperator(ctx, socket)
+	require.NoError(t, err)
+	defer o.Close()
+	return o.Ask(ctx, verb, nil, v)
+}
+
+func mustAsk[T any](t *testing.T, socket, verb string) (v T) {
+	t.Helper()
+	require.NoError(t, ask(t, socket, verb, &v))
+	return v
+}

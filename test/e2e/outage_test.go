@@ -1,0 +1,132 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"junction/internal/lab"
+)
+
+// kills is how often the network server is killed: JUNCTION_E2E_KILLS or 20.
+func kills(t *testing.T) int {
+	n := 20
+	if testing.Short() {
+		n = 5
+	}
+	if s := os.Getenv("JUNCTION_E2E_KILLS"); s != "" {
+		var err error
+		n, err = strconv.Atoi(s)
+		require.NoError(t, err)
+	}
+	return n
+}
+
+// load runs connections that set and get values without pause and compare all
+// of them, until stop is called, which reports what went wrong.
+func (r *rig) load(t *testing.T, addr netip.AddrPort, connections int) (replies *atomic.Uint64, stop func()) {
+	replies = new(atomic.Uint64)
+	var ended atomic.Bool
+	var wg sync.WaitGroup
+	for n := range connections {
+		c := newRESP(r.mustDial(addr, 10*time.Minute))
+		wg.Go(func() {
+			for k := n; !ended.Load(); k += connections {
+				if err := setAndGet(c, k%10_000, 1); err != nil {
+					t.Errorf("connection %d: %v", n, err)
+					return
+				}
+				replies.Add(1)
+			}
+		})
+	}
+	return replies, func() {
+		t.Helper()
+		ended.Store(true)
+		wg.Wait()
+	}
+}
+
+// TestNetserverKilled kills the network server with SIGKILL, at random moments,
+// under load from outside and between instances. No connection breaks, no value is
+// wrong, and a station that does not know our MAC address learns it.
+func TestNetserverKilled(t *testing.T) {
+	n := kills(t)
+	eachServerRig(t, func(t *testing.T, r *rig) {
+		_, addr := r.startServer(t, "redis", "--name", "redis")
+		replies, stop := r.load(t, addr, 8)
+		between := r.startNamed("between", need(t, "redis-benchmark"), "-h", addr4.String(), "-l", "-q", "-c", "4", "-t", "get")
+		require.Eventually(t, func() bool { return len(r.status().Instances) == 2 }, readyTimeout, 5*time.Millisecond)
+		files := openFiles(t, r.monitor.cmd.Process.Pid)
+		var outages, firsts []time.Duration
+		for range n {
+			time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond) // a random moment
+			before := r.status()
+			count := replies.Load()
+			require.NoError(t, syscall.Kill(before.Server.PID, syscall.SIGKILL))
+			killed := time.Now()
+			r.client("ip", "neigh", "flush", "dev", lab.ClientNIC)
+			after := r.awaitServer(before.Server.PID)
+			outages = append(outages, time.Duration(after.Server.LastOutage))
+			c := r.mustDial(addr, time.Minute) // needs our MAC address
+			firsts = append(firsts, time.Since(killed))
+			require.NoError(t, setAndGet(newRESP(c), 20_000, 10))
+			c.Close()
+			require.Eventually(t, func() bool { return replies.Load() > count+100 }, 30*time.Second, time.Millisecond)
+		}
+		stop()
+		require.True(t, between.running(), "the load between instances ended")
+		require.EqualValues(t, n, r.status().Server.Restarts)
+		require.LessOrEqual(t, openFiles(t, r.monitor.cmd.Process.Pid), files+2, "open files of the monitor")
+		t.Logf("%d kills, until the next server is ready: %v", n, quantiles(outages))
+		t.Logf("until a new connection stands, with address resolution: %v", quantiles(firsts))
+	})
+}
+
+func quantiles(d []time.Duration) string {
+	slices.Sort(d)
+	return fmt.Sprintf("median %v, p99 %v", d[len(d)/2], d[len(d)*99/100])
+}
+
+// openFiles counts a process's descriptors.
+func openFiles(t *testing.T, pid int) int {
+	fds, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(pid), "fd"))
+	require.NoError(t, err)
+	return len(fds)
+}
+
+// TestNetserverHangs stops the network server: the monitor finds out and
+// replaces it, and connections go on.
+func TestNetserverHangs(t *testing.T) {
+	eachServerRig(t, func(t *testing.T, r *rig) {
+		_, addr := r.startServer(t, "redis")
+		replies, stop := r.load(t, addr, 4)
+		before := r.status()
+		require.NoError(t, syscall.Kill(before.Server.PID, syscall.SIGSTOP))
+		stopped := time.Now()
+		after := r.awaitServer(before.Server.PID)
+		t.Logf("replaced after %v", time.Since(stopped))
+		require.EqualValues(t, 1, after.Server.Hangs)
+		count := replies.Load()
+		require.Eventually(t, func() bool { return replies.Load() > count+100 }, 30*time.Second, time.Millisecond)
+		stop()
+
+		var restarted struct {
+			PID int `json:"pid"`
+		}
+		r.ctl(&restarted, "restart", "netserver")
+		require.NotEqual(t, after.Server.PID, restarted.PID)
+		checkRedis(t, r, addr)
+	})
+}
