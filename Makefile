@@ -13,7 +13,7 @@ NORACE   := junction/libos junction/libos/boundary junction/test/e2e junction/in
 # Static binaries and tests of them; the race detector alone needs cgo.
 export CGO_ENABLED := 0
 
-.PHONY: all deps build run test race e2e fuzz bench lint man clean
+.PHONY: all deps build run test race e2e stress fuzz bench lint man clean
 
 all: build
 
@@ -37,6 +37,9 @@ race: deps ## the tests under the race detector, where it can run
 
 e2e: deps ## only the end-to-end tests
 	$(GO) test -timeout 20m -v ./test/e2e
+
+stress: deps ## the engines under stress for STRESS
+	JUNCTION_STRESS=$(or $(STRESS),10m) $(GO) test -timeout 3h -v -run 'TestStress$$' ./test/e2e
 
 fuzz: ## each fuzz target for FUZZTIME
 	./scripts/fuzz.sh $(or $(FUZZTIME),30s)
