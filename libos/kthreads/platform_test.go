@@ -140,6 +140,38 @@ func TestSleepersMakeRoom(t *testing.T) {
 	require.Empty(t, p.q.holders, "tokens that their threads took with them")
 }
 
+// reloaded is a context that was interrupted before it was entered.
+type reloaded struct {
+	platform.Context // not called: panics
+	calls            []string
+}
+
+func (c *reloaded) Switch(context.Context, platform.MemoryManager, *arch.Context64, int32) (*linux.SignalInfo, hostarch.AccessType, error) {
+	c.calls = append(c.calls, "switch")
+	return &linux.SignalInfo{Signo: int32(platform.SignalInterrupt)}, hostarch.NoAccess, platform.ErrContextSignal
+}
+
+func (c *reloaded) PullFullState(platform.AddressSpace, *arch.Context64) error {
+	c.calls = append(c.calls, "pull")
+	return nil
+}
+
+func (c *reloaded) FullStateChanged() { c.calls = append(c.calls, "changed") }
+
+type noMemory struct{ platform.MemoryManager }
+
+func (noMemory) AddressSpace() platform.AddressSpace { return nil }
+
+// TestInterruptReloadsRegisters: systrap, whose interrupts are signals, loads
+// all registers after each.
+func TestInterruptReloadsRegisters(t *testing.T) {
+	inner := new(reloaded)
+	c := &thread{Context: inner, p: Limit(new(fakePlatform), Options{Tokens: 1}), granted: make(chan struct{}, 1), interrupted: make(chan struct{}, 1)}
+	_, _, err := c.Switch(nil, noMemory{}, nil, -1)
+	require.ErrorIs(t, err, platform.ErrContextSignal)
+	require.Equal(t, []string{"switch", "pull", "changed"}, inner.calls)
+}
+
 // TestInterruptEndsWaiting: a signal reaches a thread that waits for a token
 // although the holder never lets go.
 func TestInterruptEndsWaiting(t *testing.T) {

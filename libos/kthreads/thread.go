@@ -45,6 +45,11 @@ func (t *thread) Switch(ctx context.Context, mm platform.MemoryManager, ac *arch
 		return nil, hostarch.NoAccess, platform.ErrContextInterrupt
 	}
 	info, at, err := t.Context.Switch(ctx, mm, ac, cpu)
+	if err == platform.ErrContextSignal && info.Signo == int32(platform.SignalInterrupt) {
+		if err := t.reload(mm, ac); err != nil {
+			return nil, hostarch.NoAccess, err
+		}
+	}
 	switch {
 	case !t.state.CompareAndSwap(running, idle):
 		t.state.Store(none)
@@ -53,6 +58,18 @@ func (t *thread) Switch(ctx context.Context, mm platform.MemoryManager, ac *arch
 		t.checkSlice()
 	}
 	return info, at, err
+}
+
+// reload makes systrap load all registers when the thread is entered next. Its
+// stub does not by itself when an interrupt came between choosing a thread and
+// entering it: the thread goes on with another's vector registers. A signal to
+// the program, the Sentry's own reason to interrupt, changes all registers anyway.
+func (t *thread) reload(mm platform.MemoryManager, ac *arch.Context64) error {
+	if err := t.PullFullState(mm.AddressSpace(), ac); err != nil {
+		return err
+	}
+	t.FullStateChanged()
+	return nil
 }
 
 // checkSlice ends the thread's slice if it is over. A thread that makes system

@@ -24,8 +24,10 @@ var stresses = []struct {
 }{
 	// A GS base of its own, new code where other code was, and jumps to the middle
 	// of a site are more than systrap can do: see deviations.
-	{"c", "inproc", 0.55, []string{"gs", "place", "middle"}},
-	{"c", "systrap", 0.15, nil},
+	{"c", "inproc", 0.5, []string{"gs", "place", "middle"}},
+	{"c", "systrap", 0.1, nil},
+	{"calls", "inproc", 0.05, []string{"calls", "place", "middle"}},
+	{"calls", "systrap", 0.05, []string{"calls"}},
 	{"go", "inproc", 0.2, nil},
 	{"go", "systrap", 0.1, nil},
 }

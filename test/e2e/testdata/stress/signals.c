@@ -159,13 +159,14 @@ static void *compute(void *arg)
 	return 0;
 }
 
+void prepare_handlers(void) { text_of_return = text(0, "\xc3", 1); }
+
 void start_signals(void)
 {
 	struct sigaction a = { .sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART };
 	struct itimerval often = { { 0, 1500 }, { 0, 1500 } };
 	struct sigaction b = { .sa_handler = handle_own, .sa_flags = SA_NODEFER | SA_RESTART };
 
-	text_of_return = text(0, "\xc3", 1);
 	sigfillset(&a.sa_mask); /* a stack holds one frame with all vectors, and a probe */
 	sigaction(QUEUED, &a, 0);
 	sigaction(TICK, &a, 0);

@@ -56,7 +56,7 @@ pthread_t spawn(void *(*f)(void *), void *arg);
  * end before that, while all threads still are there to get the last. */
 void start_calls(void), end_calls(void);     /* calls.c */
 void start_memory(void), end_memory(void);   /* memory.c */
-void start_signals(void), end_signals(void), end_computing(void); /* signals.c */
+void prepare_handlers(void), start_signals(void), end_signals(void), end_computing(void); /* signals.c */
 void start_others(void), end_others(void);   /* others.c */
 
 /* A thread that gets signals: calls this first. */
