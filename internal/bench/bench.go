@@ -88,8 +88,8 @@ func microBenchmarks(o Options) []benchmark {
 // networkBenchmarks lists the cases of Network.
 func networkBenchmarks(o Options) []benchmark {
 	ours := func(driver string, spin time.Duration) System { return Junction{o.JunctionRun, driver, spin, ""} }
-	inproc := func(driver string, spin time.Duration) System {
-		return Junction{o.JunctionRun, driver, spin, "inproc"}
+	systrap := func(driver string, spin time.Duration) System {
+		return Junction{o.JunctionRun, driver, spin, "systrap"}
 	}
 	base := []System{Native{}}
 	if o.Runsc != "" {
@@ -98,11 +98,11 @@ func networkBenchmarks(o Options) []benchmark {
 	with := func(more ...System) []System { return append(base[:len(base):len(base)], more...) }
 	afxdp, spinning, tap := ours("afxdp", 0), ours("afxdp", Spin), ours("tap", 0)
 	return []benchmark{
-		{"startup", "time from exec to the program's first system call, and to the end of /bin/true", with(ours("", 0), afxdp, inproc("", 0), inproc("afxdp", 0)), runStartup},
-		{"memory", "an idle program with its instance: all processes, one instance and each of several", with(ours("", 0), afxdp, inproc("", 0), inproc("afxdp", 0)), runMemory},
-		{"redis", "redis-server, redis-benchmark with 1 and 50 connections, and 50 pipelining 16 requests", with(afxdp, spinning, tap, inproc("afxdp", 0), inproc("afxdp", Spin)), runRedis},
-		{"udp", "round trip of 64-byte datagrams, one at a time, blocking client", with(NativeSpin{}, afxdp, spinning, tap, inproc("afxdp", 0), inproc("afxdp", Spin)), runUDP},
-		{"bulk", "one TCP connection of iperf3, to the server and from it", with(afxdp, tap, inproc("afxdp", 0), inproc("tap", 0)), runBulk},
+		{"startup", "time from exec to the program's first system call, and to the end of /bin/true", with(ours("", 0), afxdp, systrap("", 0), systrap("afxdp", 0)), runStartup},
+		{"memory", "an idle program with its instance: all processes, one instance and each of several", with(ours("", 0), afxdp, systrap("", 0), systrap("afxdp", 0)), runMemory},
+		{"redis", "redis-server, redis-benchmark with 1 and 50 connections, and 50 pipelining 16 requests", with(afxdp, spinning, tap, systrap("afxdp", 0), systrap("afxdp", Spin)), runRedis},
+		{"udp", "round trip of 64-byte datagrams, one at a time, blocking client", with(NativeSpin{}, afxdp, spinning, tap, systrap("afxdp", 0), systrap("afxdp", Spin)), runUDP},
+		{"bulk", "one TCP connection of iperf3, to the server and from it", with(afxdp, tap, systrap("afxdp", 0), systrap("tap", 0)), runBulk},
 	}
 }
 
