@@ -14,6 +14,8 @@ import (
 	"gvisor.dev/gvisor/pkg/unet"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/fsgofer"
+
+	"junction/libos/boundary"
 )
 
 // openProcSelfFD gives the file server what its handlers reopen files through.
@@ -26,18 +28,19 @@ var openProcSelfFD = sync.OnceValue(func() error {
 // (directfs), so that most operations are plain host system calls.
 type fileServer struct {
 	server *lisafs.Server
+	tree   *boundary.Tree
 }
 
-func newFileServer() (*fileServer, error) {
+func newFileServer(tree *boundary.Tree) (*fileServer, error) {
 	if err := openProcSelfFD(); err != nil {
 		return nil, err
 	}
 	// Creation modes come from the program, already masked by its own umask.
 	unix.Umask(0)
-	return &fileServer{server: lisafs.NewServer()}, nil
+	return &fileServer{server: lisafs.NewServer(), tree: tree}, nil
 }
 
-// serve makes host directory path available and returns the options of a
+// serve makes host directory path, the root or one that is written, available and returns the options of a
 // gofer mount of it.
 func (f *fileServer) serve(path string, readOnly bool) (*vfs.MountOptions, error) {
 	ours, theirs, err := unet.SocketPair(false)
@@ -49,7 +52,11 @@ func (f *fileServer) serve(path string, readOnly bool) (*vfs.MountOptions, error
 		HostFifo:           config.HostFifoNone,
 		DonateMountPointFD: true,
 	})
-	conn, err := f.server.CreateConnection(ours, path, fsgofer.ConnectionOpts(readOnly), impl)
+	at := f.tree.Root(path)
+	if !readOnly {
+		at = f.tree.Writable(path)
+	}
+	conn, err := f.server.CreateConnection(ours, at, fsgofer.ConnectionOpts(readOnly), impl)
 	if err != nil {
 		ours.Close()
 		theirs.Close()

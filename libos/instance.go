@@ -30,6 +30,7 @@ type Instance struct {
 	engine    Choice
 	k         *kernel.Kernel
 	time      *kernel.VDSOParamPage
+	tree      *boundary.Tree // nil: the process sees all files of the host
 	files     *fileServer
 	stdio     *stdio
 	init      *kernel.ThreadGroup
@@ -56,13 +57,14 @@ func Boot(opts Options) (*Instance, error) {
 	if err := initProcess(); err != nil {
 		return nil, err
 	}
+	tree := openTree(opts)
 	gomaxprocs.SetBase(opts.Kthreads)
 	i := &Instance{opts: opts, engine: choose(&opts)}
 	if opts.Strace || opts.CountSyscalls {
 		i.calls = installTracing(opts.Strace)
 	}
 	var err error
-	if i.k, i.time, err = i.newKernel(clocks); err != nil {
+	if i.k, i.time, err = i.newKernel(clocks, tree); err != nil {
 		return nil, err
 	}
 	if err := i.load(); err != nil {
@@ -119,7 +121,7 @@ func (i *Instance) load() error {
 	root := *args
 	root.Credentials = auth.NewRootCredentials(i.k.RootUserNamespace())
 	ctx := root.NewContext(i.k)
-	if i.files, err = newFileServer(); err != nil {
+	if i.files, err = newFileServer(i.tree); err != nil {
 		return fmt.Errorf("starting the file server: %w", err)
 	}
 	ns, err := mountTree(ctx, i.k, i.files, &i.opts)

@@ -25,6 +25,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sighandling"
 
+	"junction/libos/boundary"
 	"junction/libos/engine"
 	"junction/libos/kthreads"
 	tcpip "junction/libos/netstack"
@@ -69,7 +70,7 @@ func showHostMemory() error {
 
 // newKernel makes the Sentry kernel, without file systems or programs. It also
 // returns the page in which programs find the time.
-func (i *Instance) newKernel(c *clocks) (*kernel.Kernel, *kernel.VDSOParamPage, error) {
+func (i *Instance) newKernel(c *clocks, tree func() *boundary.Tree) (*kernel.Kernel, *kernel.VDSOParamPage, error) {
 	k, opts := new(kernel.Kernel), &i.opts
 	if err := initMemory(k); err != nil {
 		return nil, nil, err
@@ -86,7 +87,7 @@ func (i *Instance) newKernel(c *clocks) (*kernel.Kernel, *kernel.VDSOParamPage, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := dropPrivileges(opts); err != nil {
+	if err := i.dropPrivileges(tree()); err != nil {
 		return nil, nil, err
 	}
 	if k.Platform, err = newPlatform(i.engine.Name, opts); err != nil {

@@ -29,6 +29,8 @@ func runChild(args []string) error {
 		return childViolation(args[1], Violation(args[2]))
 	case "privileges":
 		return childPrivileges()
+	case "tree":
+		return childTree(args[1], args[2])
 	case "inherited":
 		return childInherited()
 	}

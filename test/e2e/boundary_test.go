@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -36,6 +37,7 @@ func TestBoundary(t *testing.T) {
 			requireConfined(t, pid)
 		}
 		requireFiles(t, i.cmd.Process.Pid, dir)
+		requireTree(t, i.cmd.Process.Pid, dir)
 		i.terminate(143)
 	})
 }
@@ -56,6 +58,27 @@ func requireConfined(t *testing.T, pid int) {
 		for _, line := range []string{`CapInh:\t0+`, `CapPrm:\t0+`, `CapEff:\t0+`, `CapBnd:\t0+`, `CapAmb:\t0+`, `NoNewPrivs:\t1`, `Seccomp:\t2`} {
 			require.Regexp(t, regexp.MustCompile(`(?m)^`+line+`$`), string(status), thread)
 		}
+	}
+}
+
+// requireTree expects that a process can reach, by whatever path, only the host's
+// directories of its instance, and write only to the directory rw.
+func requireTree(t *testing.T, pid int, rw string) {
+	t.Helper()
+	root := fmt.Sprintf("/proc/%d/root", pid)
+	names, err := filepath.Glob(root + "/*")
+	require.NoError(t, err)
+	require.Equal(t, []string{root + "/proc", root + "/root", root + "/rw"}, names)
+	require.NoError(t, os.WriteFile(root+"/rw/0/f", []byte("x"), 0o644))
+	requireContent(t, filepath.Join(rw, "f"), "x")
+	// This test is more privileged than the instance, and cannot either.
+	for _, path := range []string{"/f", "/root/f", "/root" + rw + "/f", "/root/usr/f", "/proc/self/comm"} {
+		require.ErrorIs(t, os.WriteFile(root+path, nil, 0o644), syscall.EROFS, path)
+	}
+	for _, dir := range []string{"/root/proc", "/root/sys"} {
+		entries, err := os.ReadDir(root + dir)
+		require.NoError(t, err)
+		require.Empty(t, entries, dir)
 	}
 }
 
