@@ -60,9 +60,12 @@ func (c *channels) restore() {
 		return
 	}
 	original := c.original
-	if err := channelsIoctl(c.fd, c.link.Name(), unix.ETHTOOL_SCHANNELS, &original); err == nil {
-		c.changed = false
+	if err := channelsIoctl(c.fd, c.link.Name(), unix.ETHTOOL_SCHANNELS, &original); err != nil {
+		c.link.Warn("the NIC keeps fewer queues than it had (%v: the process may have given up its privileges); to set them again: ethtool -L %s %s",
+			err, c.link.Name(), original)
+		return
 	}
+	c.changed = false
 }
 
 func (c *channels) close() {

@@ -17,6 +17,17 @@ type ethtoolChannels struct {
 // rxQueues returns how many queues receive.
 func (c *ethtoolChannels) rxQueues() int { return int(c.rxCount + c.combinedRXT) }
 
+// String names the receive queues as ethtool -L does.
+func (c ethtoolChannels) String() string {
+	if c.combinedRXT > 0 && c.rxCount > 0 {
+		return fmt.Sprintf("rx %d combined %d", c.rxCount, c.combinedRXT)
+	}
+	if c.combinedRXT > 0 {
+		return fmt.Sprintf("combined %d", c.combinedRXT)
+	}
+	return fmt.Sprintf("rx %d", c.rxCount)
+}
+
 // channelsIoctl does cmd (ETHTOOL_GCHANNELS or ETHTOOL_SCHANNELS) on the NIC
 // name through socket fd, whose network namespace counts.
 //

@@ -128,3 +128,20 @@ func requireFiles(t *testing.T, pid int, rw string) {
 	}
 	require.Empty(t, odd, "files that can be written, or are none of the instance's")
 }
+
+// TestFewerQueues expects to be told what an instance without privileges could
+// not give back to the NIC, and how to.
+func TestFewerQueues(t *testing.T) {
+	r := newRig(t, variant{engines[0], "afxdp"}, lab.Options{Queues: 2})
+	flags := r.flags("--nic", lab.ServerNIC+":1")
+	c := r.Server.Command(t.Context(), junctionRun, args(flags, []string{"true"})...)
+	i := launch(t, c, c.Cmd)
+	require.Zero(t, i.exit())
+	advice := regexp.MustCompile(`ethtool (-L ` + lab.ServerNIC + ` .+?)"`).FindStringSubmatch(i.stderr.String())
+	require.NotNil(t, advice, i.stderr.String())
+	ethtool := r.Server.Command(t.Context(), need(t, "ethtool"), strings.Fields(advice[1])...)
+	out, err := ethtool.CombinedOutput()
+	require.NoError(t, err, "%s: %s", advice[0], out)
+	c = r.command(nil, "true")
+	require.Zero(t, launch(t, c, c.Cmd).exit())
+}
