@@ -66,7 +66,7 @@ func TestErrorsBeforeAnythingIsOpened(t *testing.T) {
 		{"--rw " + dir + "/none -- true", 1, "--rw " + dir + "/none: no such directory; create it first"},
 		{"--rw " + file + " -- true", 1, "--rw " + file + ": not a directory"},
 		{"--rootfs " + file + "/x -- true", 1, "--rootfs " + file + "/x: not a directory"},
-		{"--nic junction-none --driver afxdp --ip 198.18.0.2/24 --pcap " + dir + "/none/x -- true", 1, "--pcap: open " + dir + "/none/x: no such file or directory"},
+		{"--engine systrap --nic junction-none --driver afxdp --ip 198.18.0.2/24 --pcap " + dir + "/none/x -- true", 1, "--pcap: open " + dir + "/none/x: no such file or directory"},
 	} {
 		stdout, stderr, code := inProcess(t, strings.Fields(tc.args)...)
 		require.Equal(t, tc.code, code, tc.args)
