@@ -199,7 +199,7 @@ func (t *Tree) Enter() error {
 	if t == nil {
 		return nil
 	}
-	time.Now().Zone() // reads the time zone now, of which logs make use
+	_, _ = time.Now().Zone() // reads the time zone now, of which logs make use
 	if err := unix.Fchdir(t.base); err != nil {
 		return fmt.Errorf("boundary: entering the instance's files: %w", err)
 	}
