@@ -9,16 +9,33 @@ import (
 
 // report is what --stats=json prints, as far as the tests read it.
 type report struct {
-	Schema        int           `json:"schema"`
-	Mode          string        `json:"mode"`
-	Engine        string        `json:"engine"`
-	ExitCode      int           `json:"exit_code"`
-	Syscalls      uint64        `json:"syscalls"`
-	UserSeconds   float64       `json:"user_seconds"`
-	SystemSeconds float64       `json:"system_seconds"`
+	Schema         int     `json:"schema"`
+	Mode           string  `json:"mode"`
+	Engine         string  `json:"engine"`
+	ExitCode       int     `json:"exit_code"`
+	Syscalls       uint64  `json:"syscalls"`
+	UserSeconds    float64 `json:"user_seconds"`
+	SystemSeconds  float64 `json:"system_seconds"`
+	ElapsedSeconds float64 `json:"elapsed_seconds"`
+	Kthreads       struct {
+		Tokens int    `json:"tokens"`
+		Waits  uint64 `json:"waits"`
+		Yields uint64 `json:"yields"`
+	} `json:"kthreads"`
+	AddressSpaces *spacesReport `json:"address_spaces"` // of inproc
 	Link          *linkReport   `json:"link"`
 	Device        *deviceReport `json:"device"`
 	Rings         *deviceReport `json:"rings"` // in server mode instead
+}
+
+// spacesReport tells where programs executed.
+type spacesReport struct {
+	Total             uint64 `json:"total"`
+	Inside            uint64 `json:"inproc"`
+	Elsewhere         uint64 `json:"systrap"`
+	Moves             uint64 `json:"moves"`
+	SwitchesInside    uint64 `json:"inproc_switches"`
+	SwitchesElsewhere uint64 `json:"systrap_switches"`
 }
 
 // linkReport are the counters between queues and stack.
