@@ -9,12 +9,12 @@
 
 int main(int argc, char **argv)
 {
-	static volatile int ran;
+	static volatile int ran, i;
 	char *echo[] = { "echo", "spawned", 0 };
 	int n = argc > 1 ? atoi(argv[1]) : 0, status;
 	pid_t pid;
 
-	for (int i = 0; i < n; i++) {
+	for (; i < n; i++) {
 		pid = vfork();
 		if (pid == 0) {
 			ran++;
