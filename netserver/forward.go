@@ -1,6 +1,10 @@
 package netserver
 
-import "junction/portmap/table"
+import (
+	"sync/atomic"
+
+	"junction/portmap/table"
+)
 
 // action is what happens to a frame.
 type action uint8
@@ -49,8 +53,8 @@ type sender struct {
 // forwarder decides where frames go. Its methods may be called from any
 // goroutine.
 type forwarder struct {
-	view *table.View
-	mac  mac // of the uplink, and so of all instances
+	table atomic.Pointer[table.View]
+	mac   mac // of the uplink, and so of all instances
 
 	// Who sent, and whom the first fragment was for.
 	sent, arriving flows
@@ -58,9 +62,12 @@ type forwarder struct {
 	limit          limiter
 }
 
+// view is the present monitor's.
+func (f *forwarder) view() *table.View { return f.table.Load() }
+
 // owns tells whether a sender may use a source address.
 func (f *forwarder) owns(s *sender, a table.Key) bool {
-	switch w := f.view.Address(a); w.Kind() {
+	switch w := f.view().Address(a); w.Kind() {
 	case table.Dedicated:
 		return w.Owner() == s.id
 	case table.Shared:
@@ -70,7 +77,7 @@ func (f *forwarder) owns(s *sender, a table.Key) bool {
 }
 
 // ours tells whether an address is an instance's, or shared.
-func (f *forwarder) ours(a table.Key) bool { return f.view.Address(a).Kind() != table.Free }
+func (f *forwarder) ours(a table.Key) bool { return f.view().Address(a).Kind() != table.Free }
 
 // ingress decides about a frame from the wire.
 func (f *forwarder) ingress(p *packet, now int64) verdict {
@@ -166,7 +173,7 @@ func (f *forwarder) sends(s *sender, p *packet, now int64) reason {
 	if p.icmp.kind == icmp6Advertise && h.v6 && h.proto == protoICMPv6 && h.l4 != 0 && !f.owns(s, p.icmp.target) {
 		return dropSpoofedIP
 	}
-	if f.view.Address(h.src).Kind() == table.Dedicated {
+	if f.view().Address(h.src).Kind() == table.Dedicated {
 		return dropNone
 	}
 	return f.sendsShared(s, p, now)
@@ -182,7 +189,7 @@ func (f *forwarder) sendsShared(s *sender, p *packet, now int64) reason {
 		return dropNone
 	}
 	if proto, ok := transportOf(h.proto); ok {
-		if w := f.view.Lookup(h.src, proto, h.sport); w.Kind() != table.Port || w.Owner() != s.id {
+		if w := f.view().Lookup(h.src, proto, h.sport); w.Kind() != table.Port || w.Owner() != s.id {
 			return dropSpoofedPort
 		}
 	} else if request, _ := p.icmp.echo(h.v6); request && isICMP(h) {

@@ -83,7 +83,8 @@ func checkVerdict(t *testing.T, f *forwarder, p *packet, head []byte, v verdict)
 		require.Contains(t, []uint32{1, 2, 3}, v.owner)
 	case actAnswer:
 		w := newWorker(&Server{}, nil)
-		w.s.fwd.view, w.s.fwd.mac, w.pkt = f.view, f.mac, *p
+		w.s.fwd.mac, w.pkt = f.mac, *p
+		w.s.fwd.table.Store(f.view())
 		w.s.uplinks = []outlet{{q: sinkhole{}, uplink: true}}
 		w.answer(v.reply, append([]byte{}, head...), nil)
 		w.letGo()

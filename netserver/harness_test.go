@@ -61,7 +61,9 @@ func newForwarder(t testing.TB) *forwarder {
 		require.NoError(t, view.Close())
 		require.NoError(t, w.Close())
 	})
-	return &forwarder{view: view, mac: ourMAC}
+	f := &forwarder{mac: ourMAC}
+	f.table.Store(view)
+	return f
 }
 
 // frame describes a frame to build.

@@ -8,7 +8,7 @@ const serverItself = 0
 // local decides about a packet for one of our addresses.
 func (f *forwarder) local(p *packet, now int64) verdict {
 	h := &p.ip
-	w := f.view.Address(h.dst)
+	w := f.view().Address(h.dst)
 	if w.Kind() == table.Dedicated {
 		return deliver(w.Owner())
 	}
@@ -46,7 +46,7 @@ func (f *forwarder) furtherFragment(h *ipHeader, now int64) verdict {
 func (f *forwarder) sharedAddress(p *packet, now int64) verdict {
 	h := &p.ip
 	if proto, ok := transportOf(h.proto); ok {
-		if w := f.view.Lookup(h.dst, proto, h.dport); w.Kind() == table.Port {
+		if w := f.view().Lookup(h.dst, proto, h.dport); w.Kind() == table.Port {
 			return deliver(w.Owner())
 		}
 		return f.refuse(p, proto, now)
@@ -79,7 +79,7 @@ func (f *forwarder) quoted(m *icmpHeader, now int64) verdict {
 		return drop(dropICMPUnclaimed)
 	}
 	if proto, ok := transportOf(q.proto); ok {
-		if w := f.view.Lookup(q.src, proto, q.sport); w.Kind() == table.Port {
+		if w := f.view().Lookup(q.src, proto, q.sport); w.Kind() == table.Port {
 			return deliver(w.Owner())
 		}
 		return drop(dropICMPUnclaimed)

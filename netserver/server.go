@@ -88,7 +88,8 @@ func New(o Options) (*Server, error) {
 		opts: o, start: time.Now(), maxFrame: o.Uplink.MTU() + ethLen, failed: make(chan error, 1),
 		uplinks: make([]outlet, len(o.Uplink.Queues())),
 	}
-	s.fwd.view, s.fwd.mac = o.View, mac(hw)
+	s.fwd.mac = mac(hw)
+	s.fwd.table.Store(o.View)
 	s.ports.Store(&portSet{})
 	for i, q := range o.Uplink.Queues() {
 		s.uplinks[i].q, s.uplinks[i].uplink = q, true
@@ -106,6 +107,18 @@ func New(o Options) (*Server, error) {
 		})
 	}
 	return s, nil
+}
+
+// SetView replaces the view, after a change of monitors. The one before must
+// stay open as long as the server: a worker may be looking at it.
+func (s *Server) SetView(v *table.View) { s.fwd.table.Store(v) }
+
+// Attached returns the numbers of all attached instances.
+func (s *Server) Attached() (ids []uint32) {
+	for _, p := range s.ports.Load().all {
+		ids = append(ids, p.id)
+	}
+	return ids
 }
 
 // Failed delivers the error that ended an uplink queue, if one does.

@@ -132,7 +132,7 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	b := &bench{t: t, nic: newFakeNIC(), ends: make(map[uint32]*ipc.End), bad: make(chan error, 4)}
 	var err error
-	b.Server, err = New(Options{Uplink: b.nic, View: newForwarder(t).view, Broken: func(_ uint32, err error) { b.bad <- err }})
+	b.Server, err = New(Options{Uplink: b.nic, View: newForwarder(t).view(), Broken: func(_ uint32, err error) { b.bad <- err }})
 	require.NoError(t, err)
 	for _, s := range []sender{one, two, three} {
 		pair, err := ipc.NewPair(ipc.Options{})

@@ -44,6 +44,9 @@ func fakeServer(how, socket string) error {
 	if _, err := conn.Handshake(ctx, control.Hello{Version: wire.Version, Features: wire.RoleServer, Name: "fake"}); err != nil {
 		return err
 	}
+	if err := wire.Send(ctx, conn, 0, wire.TypeBack, wire.Back{}); err != nil {
+		return err
+	}
 	r := wire.Receiver{Conn: conn}
 	setup, err := r.Receive(ctx)
 	if err != nil || how == "crashes" {

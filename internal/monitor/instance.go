@@ -2,8 +2,10 @@ package monitor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -24,8 +26,8 @@ type instance struct {
 	conn     *control.Conn
 	shared   bool
 	prefixes []netip.Prefix
-	mask     uint64 // of shared addresses
-	pair     *ipc.Pair
+	mask     uint64               // of shared addresses
+	rings    [ipc.FilesPerEnd]int // the server's side; the instance has its own
 	since    time.Time
 }
 
@@ -36,6 +38,7 @@ func (m *Monitor) serveInstance(ctx context.Context, c *control.Conn, name strin
 	if err != nil {
 		return err
 	}
+	defer env.Close()
 	var join wire.Join
 	if err := wire.Decode(&env, wire.TypeJoin, &join); err != nil {
 		return err
@@ -45,14 +48,23 @@ func (m *Monitor) serveInstance(ctx context.Context, c *control.Conn, name strin
 		return err
 	}
 	i := &instance{name: name, peer: c.Peer(), conn: c, since: time.Now()}
-	if err := m.join(i, join); err != nil {
+	pair, err := m.join(i, join)
+	if err != nil {
 		return refuseErr(ctx, c, env.ID, fmt.Errorf("instance %q: %w", name, err))
 	}
 	defer m.leave(i)
 	m.opts.Logger.Info("instance joined", "id", i.id, "name", name, "pid", i.peer.PID, "addresses", i.prefixes)
-	if err := m.welcome(ctx, i, env.ID, ready.Link); err != nil {
+	if err := m.welcome(ctx, i, pair, env.ID, ready.Link); err != nil {
+		return errors.Join(err, pair.Close())
+	}
+	if err := pair.Close(); err != nil {
 		return err
 	}
+	return m.serveRequests(ctx, i, &r)
+}
+
+// serveRequests answers an instance until the connection ends.
+func (m *Monitor) serveRequests(ctx context.Context, i *instance, r *wire.Receiver) error {
 	for {
 		env, err := r.Receive(ctx)
 		if err != nil {
@@ -65,30 +77,50 @@ func (m *Monitor) serveInstance(ctx context.Context, c *control.Conn, name strin
 }
 
 // join gives an instance a number, addresses and rings.
-func (m *Monitor) join(i *instance, j wire.Join) (err error) {
+func (m *Monitor) join(i *instance, j wire.Join) (*ipc.Pair, error) {
 	if err := m.addresses(i, j.Addrs); err != nil {
-		return err
+		return nil, err
 	}
-	if i.pair, err = ipc.NewPair(m.opts.Rings); err != nil {
-		return err
+	pair, err := ipc.NewPair(m.opts.Rings)
+	if err != nil {
+		return nil, err
 	}
-	lease := portmap.Lease{Mode: serverMode, MinPort: m.opts.MinPort}
-	for _, p := range i.prefixes {
-		lease.Addrs = append(lease.Addrs, p.Addr())
+	if i.rings, err = duplicate(pair.Files(ipc.ServerSide)); err != nil {
+		return nil, errors.Join(err, pair.Close())
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	i.id = m.number()
 	m.advance()
-	err = m.ports.Join(i.id, lease)
+	err = m.ports.Join(i.id, m.lease(i))
 	m.publish()
 	if err != nil {
-		_ = i.pair.Close()
-		return err
+		closeAll(i.rings[:])
+		return nil, errors.Join(err, pair.Close())
 	}
 	m.instances[i.id] = i
 	m.server.attach(i)
-	return nil
+	m.save()
+	return pair, nil
+}
+
+// lease is what an instance is allowed.
+func (m *Monitor) lease(i *instance) portmap.Lease {
+	l := portmap.Lease{Mode: serverMode, MinPort: m.opts.MinPort}
+	for _, p := range i.prefixes {
+		l.Addrs = append(l.Addrs, p.Addr())
+	}
+	return l
+}
+
+func duplicate(fds [ipc.FilesPerEnd]int) (dups [ipc.FilesPerEnd]int, err error) {
+	for n, fd := range fds {
+		if dups[n], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			closeAll(dups[:n])
+			return dups, fmt.Errorf("duplicate a ring's descriptor: %w", err)
+		}
+	}
+	return dups, nil
 }
 
 // number finds a number that no instance has.
@@ -124,7 +156,7 @@ func (m *Monitor) addresses(i *instance, want []netip.Addr) error {
 }
 
 // welcome tells an instance its lease.
-func (m *Monitor) welcome(ctx context.Context, i *instance, id uint32, l wire.Link) error {
+func (m *Monitor) welcome(ctx context.Context, i *instance, pair *ipc.Pair, id uint32, l wire.Link) error {
 	joined := wire.Joined{ID: uint32(i.id), Shared: i.shared, Prefixes: i.prefixes, Link: l}
 	for _, g := range m.opts.Gateways {
 		if slices.ContainsFunc(i.prefixes, func(p netip.Prefix) bool {
@@ -136,8 +168,17 @@ func (m *Monitor) welcome(ctx context.Context, i *instance, id uint32, l wire.Li
 	if err := wire.Send(ctx, i.conn, id, wire.TypeJoined, joined); err != nil {
 		return err
 	}
-	files := i.pair.Files(ipc.InstanceSide)
-	return i.conn.Send(ctx, id, control.Rings{Side: ipc.InstanceSide, Queues: 1}, files[:]...)
+	files := pair.Files(ipc.InstanceSide)
+	if err := i.conn.Send(ctx, id, control.Rings{Side: ipc.InstanceSide, Queues: 1}, files[:]...); err != nil {
+		return err
+	}
+	escrow, err := control.ListenFile(m.opts.escrowPath(i.id))
+	if err != nil {
+		return err
+	}
+	defer escrow.Close()
+	files = pair.Files(ipc.ServerSide)
+	return wire.Send(ctx, i.conn, id, wire.TypeEscrow, wire.Escrow{}, append([]int{int(escrow.Fd())}, files[:]...)...)
 }
 
 // leave frees all that an instance had.
@@ -149,7 +190,9 @@ func (m *Monitor) leave(i *instance) {
 	m.publish()
 	delete(m.instances, i.id)
 	m.server.detach(i.id)
-	_ = i.pair.Close()
+	closeAll(i.rings[:])
+	_ = os.Remove(m.opts.escrowPath(i.id)) // it may never have been made
+	m.save()
 	m.opts.Logger.Info("instance left", "id", i.id, "name", i.name)
 }
 
@@ -186,12 +229,16 @@ func (m *Monitor) bind(i *instance, b *wire.Bind) (uint16, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.advance()
-	ep, err := m.ports.Bind(i.id, portmap.Request{
-		Socket: portmap.Socket(b.Socket), Proto: table.Proto(b.Proto), Addr: b.Addr, Port: b.Port,
-		Purpose: portmap.Purpose(b.Purpose), Options: portmap.SocketOptions{ReuseAddr: true, V6Only: b.V6Only},
-	})
+	ep, err := m.ports.Bind(i.id, request(b))
 	m.publish()
 	return ep.Port(), err
+}
+
+func request(b *wire.Bind) portmap.Request {
+	return portmap.Request{
+		Socket: portmap.Socket(b.Socket), Proto: table.Proto(b.Proto), Addr: b.Addr, Port: b.Port,
+		Purpose: portmap.Purpose(b.Purpose), Options: portmap.SocketOptions{ReuseAddr: true, V6Only: b.V6Only},
+	}
 }
 
 func (m *Monitor) release(i *instance, s portmap.Socket) error {

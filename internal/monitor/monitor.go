@@ -5,7 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -33,52 +33,91 @@ type Monitor struct {
 	instances map[portmap.Instance]*instance
 	// +checklocks:mu
 	last portmap.Instance // number given last
+	// +checklocks:mu
+	opened bool // open is closed, or about to be
 
-	server supervisor
+	server  supervisor
+	begun   chan struct{} // closed when there is a portmap
+	open    chan struct{} // closed when everybody is served
+	resumed sync.WaitGroup
 }
 
-// Run listens and serves until ctx is done. It returns nil then.
+// Run listens and serves until ctx is done. It returns nil then, and leaves
+// nothing behind. If a monitor died at the same socket, it takes over from it.
 func Run(ctx context.Context, o Options) (err error) {
-	m, err := newMonitor(o)
+	if err := o.check(); err != nil {
+		return err
+	}
+	m := &Monitor{
+		opts: o, start: time.Now(), instances: make(map[portmap.Instance]*instance),
+		begun: make(chan struct{}), open: make(chan struct{}),
+	}
+	m.server.init(m)
+	if err := os.MkdirAll(filepath.Dir(o.Socket), 0o755); err != nil {
+		return err
+	}
+	l, err := control.Listen(ctx, o.Socket, control.ListenOptions{Files: true})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, m.table.Close()) }()
-	if err := os.MkdirAll(filepath.Dir(m.opts.Socket), 0o755); err != nil {
-		return err
+	before, err := o.loadState()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errors.Join(err, l.Close())
 	}
-	l, err := control.Listen(ctx, m.opts.Socket, control.ListenOptions{})
-	if err != nil {
-		return err
+	if err := o.openState(); err != nil {
+		return errors.Join(err, l.Close())
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var supervised sync.WaitGroup
-	supervised.Go(func() { m.server.supervise(ctx) })
-	defer supervised.Wait()
-	defer stop()
-	m.opts.Logger.Info("monitor listens", "socket", m.opts.Socket, "nic", m.opts.Uplink.NIC)
-	return l.Serve(ctx, m.serve)
+	return m.run(ctx, l, before)
 }
 
-func newMonitor(o Options) (*Monitor, error) {
-	if err := o.check(); err != nil {
-		return nil, err
+func (m *Monitor) run(ctx context.Context, l *control.Listener, before state) (err error) {
+	ctx, stop := context.WithCancel(ctx)
+	defer func() {
+		if err == nil || m.table != nil {
+			err = errors.Join(err, os.RemoveAll(m.opts.stateDir()))
+		}
+		if m.table != nil {
+			err = errors.Join(err, m.table.Close())
+		}
+	}()
+	defer m.resumed.Wait()
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
+	defer stop()
+	helpers.Go(func() { m.server.supervise(ctx, before.Server) })
+	failed := make(chan error, 1)
+	helpers.Go(func() {
+		if err := m.begins(ctx, before); err != nil {
+			failed <- err
+			stop()
+		}
+	})
+	m.opts.Logger.Info("monitor listens", "socket", m.opts.Socket, "nic", m.opts.Uplink.NIC)
+	err = l.Serve(ctx, m.serve)
+	select {
+	case first := <-failed:
+		return errors.Join(first, err)
+	default:
+		return err
 	}
-	po, err := o.portmapOptions()
-	if err != nil {
-		return nil, err
+}
+
+// begins makes the portmap, after a predecessor's if there was one, and opens
+// the monitor to all.
+func (m *Monitor) begins(ctx context.Context, before state) (err error) {
+	if before.Schema == 0 {
+		err = m.begin(nil)
+	} else {
+		err = m.takeOver(ctx, before)
 	}
-	m := &Monitor{opts: o, start: time.Now(), instances: make(map[portmap.Instance]*instance)}
-	m.server.init(m)
-	if m.ports, err = portmap.New(po); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrOptions, err)
+	if err == nil {
+		m.mu.Lock()
+		m.opened = true
+		m.save()
+		m.mu.Unlock()
+		close(m.open)
 	}
-	if m.table, err = table.NewWriter(m.ports.Geometry(), nil); err != nil {
-		return nil, err
-	}
-	m.publish()
-	return m, nil
+	return err
 }
 
 // randomize sets what has to be random.

@@ -134,9 +134,7 @@ func (s *supervisor) status() ServerStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := ServerStatus{Ready: s.session != nil, Uplink: s.link, ServerHistory: s.history}
-	if s.proc != nil {
-		out.PID = s.proc.Pid
-	}
+	out.PID = s.proc.PID
 	return out
 }
 

@@ -28,6 +28,9 @@ func (m *Monitor) serve(ctx context.Context, c *control.Conn) {
 		m.opts.Logger.Warn("connection refused", "pid", c.Peer().PID, "error", err)
 		return
 	}
+	if hello.Features != wire.RoleServer && !m.isOpen(ctx) {
+		return
+	}
 	switch hello.Features {
 	case wire.RoleInstance:
 		err = m.serveInstance(ctx, c, hello.Name)
@@ -40,6 +43,16 @@ func (m *Monitor) serve(ctx context.Context, c *control.Conn) {
 	}
 	if err != nil && !ended(err) {
 		m.opts.Logger.Warn("connection ended", "pid", c.Peer().PID, "name", hello.Name, "error", err)
+	}
+}
+
+// isOpen waits until everybody is served.
+func (m *Monitor) isOpen(ctx context.Context) bool {
+	select {
+	case <-m.open:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,12 +54,12 @@ func (s *supervisor) serve(ctx context.Context, c *control.Conn) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	x := &session{conn: c, asked: make(map[uint32]chan wire.Answer), more: make(chan struct{}, 1), alive: time.Now(), over: make(chan struct{})}
-	ready, err := s.introduce(ctx, x)
+	ready, had, err := s.introduce(ctx, x)
 	if err != nil {
 		return err
 	}
 	s.m.opts.Logger.Info("network server ready", "pid", c.Peer().PID, "nic", ready.Mode.NIC, "driver", ready.Mode.Driver, "attach", ready.Mode.Attach)
-	s.m.adopt(x, ready)
+	s.m.adopt(x, ready, had)
 	defer x.end()
 	defer s.lost(x)
 	var senders sync.WaitGroup
@@ -68,34 +70,81 @@ func (s *supervisor) serve(ctx context.Context, c *control.Conn) error {
 	return s.receive(ctx, x)
 }
 
-// introduce tells a server what to do and waits until it is ready.
-func (s *supervisor) introduce(ctx context.Context, x *session) (ready wire.Ready, err error) {
-	s.m.mu.Lock()
-	view, err := s.m.table.ViewFile()
-	s.m.mu.Unlock()
+// introduce hears what a server has, tells it what to do and waits until it is
+// ready.
+func (s *supervisor) introduce(ctx context.Context, x *session) (ready wire.Ready, had []uint32, err error) {
+	r := wire.Receiver{Conn: x.conn}
+	back, err := s.hearBack(ctx, &r)
 	if err != nil {
-		return ready, err
+		return ready, nil, err
+	}
+	view, err := s.m.view(ctx)
+	if err != nil {
+		return ready, nil, err
 	}
 	defer view.Close()
 	if err := wire.Send(ctx, x.conn, 0, wire.TypeSetup, s.m.opts.Uplink, int(view.Fd())); err != nil {
-		return ready, err
+		return ready, nil, err
 	}
-	r := wire.Receiver{Conn: x.conn}
 	env, err := r.Receive(ctx)
 	if err != nil {
-		return ready, err
+		return ready, nil, err
 	}
-	return ready, wire.Decode(&env, wire.TypeReady, &ready)
+	defer env.Close()
+	return ready, back.Attached, wire.Decode(&env, wire.TypeReady, &ready)
 }
 
-// adopt makes x the current session and hands it all instances.
-func (m *Monitor) adopt(x *session, ready wire.Ready) {
+// hearBack hears what a server has from an earlier monitor.
+func (s *supervisor) hearBack(ctx context.Context, r *wire.Receiver) (back wire.Back, err error) {
+	env, err := r.Receive(ctx)
+	if err != nil {
+		return back, err
+	}
+	defer env.Close()
+	if err := wire.Decode(&env, wire.TypeBack, &back); err != nil {
+		return back, err
+	}
+	if len(env.Files) > 0 {
+		s.bring(env.Files[0])
+		env.Files = env.Files[1:]
+	}
+	return back, nil
+}
+
+// view opens the table for reading when there is one.
+func (m *Monitor) view(ctx context.Context) (*os.File, error) {
+	select {
+	case <-m.begun:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.table.ViewFile()
+}
+
+// adopt makes x the current session and hands it all instances. Of those that
+// it had, it drops those that are no more, or have not come back yet: when they
+// do, they are attached anew.
+func (m *Monitor) adopt(x *session, ready wire.Ready, had []uint32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.server.found(x, ready)
+	for _, id := range had {
+		if m.instances[portmap.Instance(id)] == nil && !m.awaited(id) {
+			m.server.detach(portmap.Instance(id))
+		}
+	}
 	for _, i := range m.instances {
 		m.server.attach(i)
 	}
+}
+
+// awaited tells whether an instance may still come back.
+//
+// +checklocks:m.mu
+func (m *Monitor) awaited(id uint32) bool {
+	return slices.Contains(m.ports.Absent(), portmap.Instance(id))
 }
 
 // attach has the current server, if there is one, serve an instance.
@@ -106,16 +155,13 @@ func (s *supervisor) attach(i *instance) {
 	if x == nil {
 		return // the next one gets all
 	}
-	o := order{kind: wire.TypeAttach, value: wire.Attach{ID: uint32(i.id), Name: i.name, Shared: i.mask}}
-	for _, fd := range i.pair.Files(ipc.ServerSide) {
-		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			s.m.opts.Logger.Error("instance not attached", "id", i.id, "error", err)
-			closeAll(o.rings)
-			return
-		}
-		o.rings = append(o.rings, dup)
+	rings, err := duplicate(i.rings)
+	if err != nil {
+		s.m.opts.Logger.Error("instance not attached", "id", i.id, "error", err)
+		return
 	}
+	attach := wire.Attach{ID: uint32(i.id), Name: i.name, Shared: i.mask}
+	o := order{kind: wire.TypeAttach, value: attach, rings: rings[:]}
 	x.order(o)
 }
 

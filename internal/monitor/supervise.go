@@ -20,7 +20,11 @@ type supervisor struct {
 
 	mu sync.Mutex
 	// +checklocks:mu
-	proc *os.Process // nil between two servers
+	proc process // none between two servers
+
+	views        chan *os.File // from the server of the monitor before
+	adoptedEnded chan struct{} // closed when there is none, or no more
+
 	// +checklocks:mu
 	session *session // nil unless the server is connected and ready
 	// +checklocks:mu
@@ -45,7 +49,20 @@ type ServerHistory struct {
 	LastOutage time.Duration `json:"last_outage_ns,omitempty"`
 }
 
-func (s *supervisor) init(m *Monitor) { s.m, s.readiness = m, make(chan struct{}) }
+func (s *supervisor) init(m *Monitor) {
+	s.m, s.readiness = m, make(chan struct{})
+	s.views, s.adoptedEnded = make(chan *os.File, 1), make(chan struct{})
+}
+
+// bring hands over a view that a server brought; only the first one counts.
+func (s *supervisor) bring(fd int) {
+	f := os.NewFile(uintptr(fd), "the view of the monitor before")
+	select {
+	case s.views <- f:
+	default:
+		_ = f.Close()
+	}
+}
 
 // Back-off: a server that lived so long is replaced at once; each that did not
 // doubles the time before the next, up to a limit, without end.
@@ -57,8 +74,11 @@ const (
 	readyTime = 10 * time.Second
 )
 
-// supervise runs servers until ctx is done.
-func (s *supervisor) supervise(ctx context.Context) {
+// supervise runs servers until ctx is done: first the one that another monitor
+// left, if it still runs.
+func (s *supervisor) supervise(ctx context.Context, before process) {
+	s.adopted(ctx, before)
+	close(s.adoptedEnded)
 	var backoff time.Duration
 	for first := true; ctx.Err() == nil; first = false {
 		if !first {
@@ -90,6 +110,45 @@ func (s *supervisor) supervise(ctx context.Context) {
 	}
 }
 
+// adopted waits for the end of a server that this monitor has not started.
+func (s *supervisor) adopted(ctx context.Context, p process) {
+	if p.PID == 0 {
+		return
+	}
+	s.setProcess(p)
+	late := time.AfterFunc(readyTime, func() {
+		if s.current() == nil {
+			s.kill("it has not come back")
+		}
+	})
+	ran := watchAdopted(ctx, p)
+	late.Stop()
+	if ctx.Err() != nil {
+		s.kill("the monitor ends")
+	}
+	s.setProcess(process{})
+	s.lost(nil)
+	if ran && ctx.Err() == nil {
+		s.m.opts.Logger.Error("the network server ended; starting another", "pid", p.PID)
+	}
+}
+
+// setProcess notes which process is the server.
+func (s *supervisor) setProcess(p process) {
+	s.mu.Lock()
+	s.proc = p
+	if p.PID == 0 {
+		s.ended = time.Now()
+	}
+	s.mu.Unlock()
+}
+
+func (s *supervisor) process() process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proc
+}
+
 // runOnce starts a server and waits for its end, of which the kernel tells
 // through the process's pidfd.
 func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
@@ -97,12 +156,17 @@ func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
 	cmd := exec.Command(o.Server[0], append(o.Server[1:], "--monitor", o.Socket)...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	s.mu.Lock()
-	if err := cmd.Start(); err != nil {
-		s.mu.Unlock()
+	err = cmd.Start()
+	if err == nil {
+		s.proc = process{cmd.Process.Pid, startOf(cmd.Process.Pid)}
+	}
+	s.mu.Unlock()
+	if err != nil {
 		return "", fmt.Errorf("start the network server: %w", err)
 	}
-	s.proc = cmd.Process
-	s.mu.Unlock()
+	s.m.mu.Lock()
+	s.m.save()
+	s.m.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(unix.SIGTERM) })
 	late := time.AfterFunc(readyTime, func() {
 		if s.current() == nil {
@@ -112,9 +176,7 @@ func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
 	err = cmd.Wait()
 	late.Stop()
 	stop()
-	s.mu.Lock()
-	s.proc, s.ended = nil, time.Now()
-	s.mu.Unlock()
+	s.setProcess(process{})
 	s.lost(nil)
 	var exit *exec.ExitError
 	if err == nil || errors.As(err, &exit) {
@@ -127,18 +189,22 @@ func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
 func (s *supervisor) kill(why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.proc == nil {
+	if s.proc.PID == 0 {
 		return
 	}
-	s.m.opts.Logger.Error("killing the network server", "pid", s.proc.Pid, "why", why)
-	_ = s.proc.Kill()
+	s.m.opts.Logger.Error("killing the network server", "pid", s.proc.PID, "why", why)
+	// Nobody else has the number: its process is waited for only after proc is
+	// emptied, or is checked by its start.
+	if startOf(s.proc.PID) == s.proc.Start {
+		_ = unix.Kill(s.proc.PID, unix.SIGKILL)
+	}
 }
 
 // isServer tells whether pid is that of the server that was started.
 func (s *supervisor) isServer(pid int32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.proc != nil && s.proc.Pid == int(pid)
+	return s.proc.PID != 0 && s.proc.PID == int(pid)
 }
 
 func (s *supervisor) current() *session {

@@ -141,8 +141,9 @@ func writtenFiles() group {
 }
 
 func network() group {
-	calls := anyArgs(unix.SYS_SENDTO, unix.SYS_RECVFROM, unix.SYS_GETSOCKNAME)
-	return group{"network", "NIC queues that are open: AF_XDP sockets or TAP.", append(calls,
+	calls := anyArgs(unix.SYS_SENDTO, unix.SYS_RECVFROM, unix.SYS_GETSOCKNAME,
+		unix.SYS_ACCEPT4) // a monitor that takes over from one that died
+	return group{"network", "NIC queues that are open, AF_XDP sockets or TAP, and in server mode the monitor.", append(calls,
 		where(unix.SYS_GETSOCKOPT, 1, unix.SOL_XDP),
 		where(unix.SYS_IOCTL, 1, unix.SIOCETHTOOL))}
 }

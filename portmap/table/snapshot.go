@@ -6,7 +6,7 @@ import (
 )
 
 // Snapshot is a table's content at a moment when nobody writes: what a monitor
-// begins with when it takes the maps of its predecessor over.
+// begins with when it takes the table of its predecessor over.
 type Snapshot struct {
 	Geometry
 	Slots []Slot // Geometry.Slots of them
@@ -33,6 +33,9 @@ func (m *Maps) Snapshot() (Snapshot, error) {
 	defer func() { _, _ = slots.unmap(), ports.unmap() }()
 	return (&words{m.Geometry, slots.words, ports.words}).snapshot(), nil
 }
+
+// Snapshot reads the table, whose writer must have ended.
+func (v *View) Snapshot() Snapshot { return v.table.snapshot() }
 
 func (t *words) snapshot() Snapshot {
 	s := NewSnapshot(t.Geometry)

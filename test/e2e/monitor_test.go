@@ -20,17 +20,23 @@ const dedicatedNet = "198.18.0.128/25"
 // as the shared ones, and waits until its network server is ready.
 func (r *rig) startMonitor(flags ...string) {
 	r.t.Helper()
-	r.socket = filepath.Join(workDir(r.t), "monitor.sock")
+	if r.socket == "" {
+		r.socket = filepath.Join(workDir(r.t), "monitor.sock")
+	}
 	c := r.Server.Command(context.Background(), filepath.Join(commands, "junctiond"), slices.Concat([]string{
 		"--socket", r.socket, "--nic", lab.ServerNIC, "--driver", "afxdp",
 		"--addr", lab.ServerAddr4.String(), "--addr", lab.ServerAddr6.String(), "--dedicated", dedicatedNet,
 	}, flags)...)
 	r.monitor = launch(r.t, c, c.Cmd)
 	r.monitor.awaitCond(r.monitor.stderr, contains("network server ready"), "the network server")
+	first := r.monitor
 	r.t.Cleanup(func() {
-		if !r.t.Failed() {
-			r.checkAccounts()
+		if r.monitor != first || !first.running() || r.t.Failed() {
+			return // another one checks, or there is nothing to check
 		}
+		r.checkAccounts()
+		first.terminate(0)
+		require.NoDirExists(r.t, r.socket+".state")
 	})
 }
 

@@ -130,3 +130,57 @@ func TestNetserverHangs(t *testing.T) {
 		checkRedis(t, r, addr)
 	})
 }
+
+// TestMonitorKilled kills the monitor under load: no packet is lost for that.
+// The next one finds all as it was: instances, ports and the network server,
+// whose end it sees, and what ended meanwhile is free.
+func TestMonitorKilled(t *testing.T) {
+	eachServerRig(t, func(t *testing.T, r *rig) {
+		_, addr := r.startServer(t, "redis", "--name", "redis")
+		other := r.startNamed("other", guest, "tcpecho", ":7")
+		other.await("ready")
+		replies, stop := r.load(t, addr, 4)
+		before, owners, frames := r.status(), r.portOwners(), r.checkAccounts()
+
+		r.monitor.kill()
+		count := replies.Load()
+		require.Eventually(t, func() bool { return replies.Load() > count+500 }, 30*time.Second, time.Millisecond, "without a monitor")
+		r.startMonitor()
+		after := r.status()
+		require.Equal(t, before.Server.PID, after.Server.PID, "the network server goes on")
+		require.Equal(t, before.Instances, after.Instances)
+		require.Equal(t, owners, r.portOwners())
+		require.Greater(t, r.checkAccounts().Uplink.In, frames.Uplink.In, "its counters too")
+
+		// What an instance needs of a monitor works with the new one.
+		taken := r.startNamed("taken", guest, "tcpecho", ":7")
+		require.NotZero(t, taken.exit())
+		client := r.startNamed("client", guest, "dial", "20", "198.18.0.2:7")
+		require.Zero(t, client.exit())
+
+		// An instance that ends without a monitor leaves nothing to the next.
+		r.monitor.kill()
+		other.kill()
+		r.startMonitor()
+		require.NotContains(t, r.portOwners(), "tcp/198.18.0.2:7")
+		again := r.startNamed("again", guest, "tcpecho", ":7")
+		again.await("ready")
+
+		// The network server that it has not started itself is replaced too.
+		require.NoError(t, syscall.Kill(before.Server.PID, syscall.SIGKILL))
+		r.awaitServer(before.Server.PID)
+		count = replies.Load()
+		require.Eventually(t, func() bool { return replies.Load() > count+500 }, 30*time.Second, time.Millisecond)
+
+		// Both at once: instances keep their rings and ports.
+		last := r.status()
+		r.monitor.kill()
+		require.NoError(t, syscall.Kill(last.Server.PID, syscall.SIGKILL))
+		r.startMonitor()
+		require.Equal(t, last.Instances, r.status().Instances)
+		require.Contains(t, r.portOwners(), "tcp/198.18.0.2:6379")
+		count = replies.Load()
+		require.Eventually(t, func() bool { return replies.Load() > count+500 }, 30*time.Second, time.Millisecond)
+		stop()
+	})
+}

@@ -43,7 +43,11 @@ func dial(ctx context.Context, path, name string, role uint64) (*caller, error) 
 		_ = conn.Close()
 		return nil, fmt.Errorf("monitor at %s: %w", path, err)
 	}
-	return &caller{conn: conn, done: make(chan struct{}), waiting: make(map[uint32]chan control.Envelope)}, nil
+	return newCaller(conn), nil
+}
+
+func newCaller(conn *control.Conn) *caller {
+	return &caller{conn: conn, done: make(chan struct{}), waiting: make(map[uint32]chan control.Envelope)}
 }
 
 // listen begins to receive. Until then the connection is the caller's own.

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync/atomic"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -17,12 +17,25 @@ import (
 )
 
 // Instance is an instance's lease. When it is closed, or its process ends, the
-// monitor frees all that the instance had.
+// monitor frees all that the instance had. When the monitor ends, its rings go
+// on, and another monitor finds the instance again.
 type Instance struct {
-	*caller
 	lease  wire.Joined
 	rings  []*ipc.End
-	socket atomic.Uint64
+	escrow *control.Listener
+	server [ipc.FilesPerEnd]int // the server's side of the rings, for the next monitor
+	stop   context.CancelFunc
+	ended  sync.WaitGroup
+
+	mu sync.Mutex
+	// +checklocks:mu
+	conn *caller // to the present monitor; over if there is none
+	// +checklocks:mu
+	changed chan struct{} // closed when conn is another
+	// +checklocks:mu
+	holds map[uint64]wire.Bind
+	// +checklocks:mu
+	next uint64
 }
 
 // JoinInstance connects to the monitor at path and asks for a lease: for the
@@ -33,20 +46,24 @@ func JoinInstance(ctx context.Context, path, name string, addrs []netip.Addr) (*
 	if err != nil {
 		return nil, err
 	}
-	i := &Instance{caller: c}
-	if err := i.join(ctx, addrs); err != nil {
-		i.Close()
+	i := &Instance{conn: c, changed: make(chan struct{}), holds: make(map[uint64]wire.Bind)}
+	if err := i.join(ctx, c.conn, addrs); err != nil {
+		_ = c.conn.Close()
+		i.free()
 		return nil, fmt.Errorf("monitor at %s: join: %w", path, err)
 	}
 	c.listen()
+	life, stop := context.WithCancel(context.Background())
+	i.stop = stop
+	i.ended.Go(func() { i.follow(life) })
 	return i, nil
 }
 
-func (i *Instance) join(ctx context.Context, addrs []netip.Addr) error {
-	if err := wire.Send(ctx, i.conn, 1, wire.TypeJoin, wire.Join{Addrs: addrs}); err != nil {
+func (i *Instance) join(ctx context.Context, conn *control.Conn, addrs []netip.Addr) error {
+	if err := wire.Send(ctx, conn, 1, wire.TypeJoin, wire.Join{Addrs: addrs}); err != nil {
 		return err
 	}
-	r := wire.Receiver{Conn: i.conn}
+	r := wire.Receiver{Conn: conn}
 	env, err := r.Receive(ctx)
 	if err != nil {
 		return err
@@ -59,7 +76,28 @@ func (i *Instance) join(ctx context.Context, addrs []netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	i.rings, err = AttachRings(&rings, ipc.InstanceSide)
+	if i.rings, err = AttachRings(&rings, ipc.InstanceSide); err != nil {
+		return err
+	}
+	kept, err := r.Receive(ctx)
+	if err != nil {
+		return err
+	}
+	return i.keep(&kept)
+}
+
+// keep takes what is to be kept for the next monitor.
+func (i *Instance) keep(env *control.Envelope) (err error) {
+	if err := wire.Decode(env, wire.TypeEscrow, &wire.Escrow{}); err != nil {
+		env.Close()
+		return err
+	}
+	if len(env.Files) != 1+ipc.FilesPerEnd {
+		env.Close()
+		return fmt.Errorf("%w: escrow of %d descriptors", control.ErrProtocol, len(env.Files))
+	}
+	i.server = [ipc.FilesPerEnd]int(env.Files[1:])
+	i.escrow, err = control.FromFile(env.Files[0])
 	return err
 }
 
@@ -94,33 +132,98 @@ func (i *Instance) Lease() wire.Joined { return i.lease }
 // Rings returns the instance's ends of its rings, one for each queue.
 func (i *Instance) Rings() []*ipc.End { return i.rings }
 
-// Gone is closed when the monitor is gone.
-func (i *Instance) Gone() <-chan struct{} { return i.done }
+// Gone is closed when the present monitor is gone, or has cut the instance off.
+func (i *Instance) Gone() <-chan struct{} {
+	c, _ := i.current()
+	return c.done
+}
+
+// current returns the connection, and what is closed when there is another.
+func (i *Instance) current() (*caller, <-chan struct{}) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.conn, i.changed
+}
 
 // Bind asks for a port, 0 for any, and returns the holder's number and the
-// port. The error wraps the unix.Errno that a program is to see.
+// port. Without a monitor it waits for the next, until ctx is done. The error
+// wraps the unix.Errno that a program is to see.
 func (i *Instance) Bind(ctx context.Context, proto table.Proto, a netip.Addr, port uint16, purpose portmap.Purpose, v6only bool) (portmap.Socket, uint16, error) {
-	id := i.socket.Add(1)
+	i.mu.Lock()
+	i.next++
+	b := wire.Bind{Socket: i.next, Proto: uint8(proto), Addr: a, Port: port, Purpose: uint8(purpose), V6Only: v6only}
+	i.mu.Unlock()
 	var bound wire.Bound
-	err := i.call(ctx, wire.TypeBind, wire.Bind{
-		Socket: id, Proto: uint8(proto), Addr: a, Port: port, Purpose: uint8(purpose), V6Only: v6only,
-	}, wire.TypeBound, &bound)
+	err := i.persist(ctx, func(c *caller) error {
+		err := c.call(ctx, wire.TypeBind, b, wire.TypeBound, &bound)
+		if err == nil {
+			b.Port, b.Purpose = bound.Port, uint8(portmap.ForBind)
+			i.hold(b)
+		}
+		return err
+	})
 	var refusal *control.Error
 	if errors.As(err, &refusal) {
 		err = fmt.Errorf("%s: %w", refusal.Text, unix.Errno(refusal.Code))
 	}
-	return portmap.Socket(id), bound.Port, err
+	return portmap.Socket(b.Socket), bound.Port, err
 }
 
-// Release gives back what Bind returned.
+// persist calls f with the present monitor, and again with the next one if that
+// ends meanwhile.
+func (i *Instance) persist(ctx context.Context, f func(*caller) error) error {
+	for {
+		c, changed := i.current()
+		err := f(c)
+		if !errors.Is(err, ErrLost) {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", err, ctx.Err())
+		}
+	}
+}
+
+// hold notes what the monitor gave, for its successor.
+func (i *Instance) hold(b wire.Bind) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.holds[b.Socket] = b
+}
+
+// Release gives back what Bind returned. Without a monitor, the next one is
+// not told of it any more.
 func (i *Instance) Release(ctx context.Context, s portmap.Socket) error {
-	return i.call(ctx, wire.TypeClose, wire.Close{Socket: uint64(s)}, wire.TypeClosed, &wire.Closed{})
+	i.mu.Lock()
+	delete(i.holds, uint64(s))
+	c := i.conn
+	i.mu.Unlock()
+	err := c.call(ctx, wire.TypeClose, wire.Close{Socket: uint64(s)}, wire.TypeClosed, &wire.Closed{})
+	if errors.Is(err, ErrLost) {
+		return nil
+	}
+	return err
 }
 
 // Close gives the lease up.
 func (i *Instance) Close() {
+	i.stop()
+	c, _ := i.current()
+	c.close()
+	i.ended.Wait()
+	i.free()
+}
+
+func (i *Instance) free() {
 	for _, e := range i.rings {
 		_ = e.Close()
 	}
-	i.close()
+	if i.escrow != nil {
+		_ = i.escrow.Close()
+		for _, fd := range i.server {
+			_ = unix.Close(fd)
+		}
+	}
 }

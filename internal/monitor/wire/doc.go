@@ -4,16 +4,23 @@
 // Every connection begins with a Hello each way whose Features say who the
 // caller is: an instance, a network server or an operator. Then:
 //
-//	instance  → Join             ← Joined, then control.Rings for its side
+//	instance  → Join             ← Joined, control.Rings for its side, Escrow
 //	          → Bind             ← Bound, or control.Error with an errno
 //	          → Close            ← Closed
-//	server    ← Setup, with the portmap's view   → Ready
+//	server    → Back             ← Setup, with the portmap's view   → Ready
 //	          ← Attach, then control.Rings for the server's side
 //	          ← Detach
 //	          ← Ping             → Pong
 //	          ← Ask              → Answer
 //	          → Broken
 //	operator  → Ask              ← Answer, or control.Error
+//
+// A monitor that takes over from one that died finds instances where their
+// Escrow's listener is: it connects, and after the Hellos
+//
+//	instance  → Rejoin, then control.Rings for the server's side   ← Joined
+//
+// and goes on as above. The network server connects again by itself.
 //
 // An answer repeats the id of its request. A value that does not fit into one
 // message comes in several of the same id and type.
@@ -48,6 +55,9 @@ const (
 	TypeAsk
 	TypeAnswer
 	TypeBroken
+	TypeEscrow
+	TypeRejoin
+	TypeBack
 )
 
 // SocketPath is where the monitor listens unless told otherwise: the

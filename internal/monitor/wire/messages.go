@@ -24,6 +24,16 @@ type Joined struct {
 	Link
 }
 
+// Escrow brings four descriptors that the instance keeps for the monitor's
+// successor: a listener, to be found again at, and the server's side of its rings.
+type Escrow struct{}
+
+// Rejoin tells a monitor's successor what an instance has.
+type Rejoin struct {
+	ID    uint32 `json:"id"`
+	Holds []Bind `json:"holds"`
+}
+
 // Link is what the uplink is like for those behind it.
 type Link struct {
 	MAC    string `json:"mac"`
@@ -62,6 +72,12 @@ type Setup struct {
 	MTU    int           `json:"mtu_bytes,omitempty"`
 	MAC    string        `json:"mac,omitempty"`
 	Spin   time.Duration `json:"spin_ns,omitempty"`
+}
+
+// Back says what a network server has from an earlier monitor: these instances
+// and, beside the message, that one's view of the portmap. A new server has none.
+type Back struct {
+	Attached []uint32 `json:"attached,omitempty"`
 }
 
 // Ready says that the uplink is open.

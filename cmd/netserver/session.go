@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"junction/internal/monitor/client"
+	"junction/internal/monitor/wire"
+	"junction/ipc"
+	"junction/ipc/control"
+	"junction/netserver"
+)
+
+// session is the conversation with one monitor.
+type session struct {
+	*agent
+	ctx  context.Context
+	conn *control.Conn
+	in   wire.Receiver
+}
+
+// begin says what there is from an earlier monitor, takes the set-up, and says
+// when the uplink is open.
+func (s *session) begin() error {
+	back, files := wire.Back{}, []int(nil)
+	if s.server != nil {
+		back.Attached, files = s.server.Attached(), []int{int(s.viewFile.Fd())}
+	}
+	if err := wire.Send(s.ctx, s.conn, 0, wire.TypeBack, back, files...); err != nil {
+		return err
+	}
+	setup, err := s.receiveSetup()
+	if err != nil {
+		return err
+	}
+	if s.server != nil {
+		s.server.SetView(s.views[len(s.views)-1])
+	} else if err := s.open(s.ctx, setup); err != nil {
+		return err
+	}
+	d := s.device
+	return wire.Send(s.ctx, s.conn, 0, wire.TypeReady, wire.Ready{
+		Link:     wire.Link{MAC: d.MAC().String(), MTU: d.MTU(), GSOMax: d.Offloads().GSOMax},
+		Mode:     d.Mode(),
+		Offloads: d.Offloads(),
+	})
+}
+
+// receiveSetup waits for the first order.
+func (s *session) receiveSetup() (setup wire.Setup, err error) {
+	env, err := s.in.Receive(s.ctx)
+	if err != nil {
+		return setup, err
+	}
+	defer env.Close()
+	if err := wire.Decode(&env, wire.TypeSetup, &setup); err != nil {
+		return setup, err
+	}
+	if len(env.Files) != 1 {
+		return setup, fmt.Errorf("%w: set-up with %d descriptors", control.ErrProtocol, len(env.Files))
+	}
+	f := os.NewFile(uintptr(env.Files[0]), "portmap")
+	env.Files = nil
+	return setup, s.takeView(f)
+}
+
+// obey carries out orders until the connection ends.
+func (s *session) obey() error {
+	for {
+		env, err := s.in.Receive(s.ctx)
+		if err != nil {
+			return err
+		}
+		err = s.order(&env)
+		env.Close()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) order(env *control.Envelope) error {
+	switch env.Message.Type() {
+	case wire.TypePing:
+		return wire.Send(s.ctx, s.conn, env.ID, wire.TypePong, wire.Pong{Stuck: s.beats.stuck(s.server.Beats())})
+	case wire.TypeAttach:
+		var m wire.Attach
+		if err := wire.Decode(env, wire.TypeAttach, &m); err != nil {
+			return err
+		}
+		return s.attach(m)
+	case wire.TypeDetach:
+		var m wire.Detach
+		if err := wire.Decode(env, wire.TypeDetach, &m); err != nil {
+			return err
+		}
+		if err := s.server.Detach(m.ID); err != nil {
+			s.logger.Warn("detach", "error", err) // it was never attached
+		}
+		return nil
+	case wire.TypeAsk:
+		var m wire.Ask
+		if err := wire.Decode(env, wire.TypeAsk, &m); err != nil {
+			return err
+		}
+		return s.answer(env.ID, m)
+	}
+	return fmt.Errorf("%w: type %d from the monitor", control.ErrProtocol, env.Message.Type())
+}
+
+// attach takes the rings, which follow, and serves the instance, unless it does
+// so since an earlier monitor. What is wrong with one instance does not end the
+// server.
+func (s *session) attach(m wire.Attach) error {
+	env, err := s.in.Receive(s.ctx)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(s.server.Attached(), m.ID) {
+		env.Close()
+		return nil
+	}
+	ends, err := client.AttachRings(&env, ipc.ServerSide)
+	if err == nil {
+		err = s.server.Attach(netserver.Port{ID: m.ID, Name: m.Name, Shared: m.Shared}, ends[0])
+	}
+	if errors.Is(err, control.ErrProtocol) {
+		return err
+	}
+	if err != nil {
+		s.broken(m.ID, err)
+	}
+	return nil
+}
+
+// broken tells the monitor about an instance that cannot be served.
+func (s *session) broken(id uint32, err error) {
+	s.logger.Warn("instance cannot be served", "id", id, "error", err)
+	go func() {
+		_ = wire.Send(s.ctx, s.conn, 0, wire.TypeBroken, wire.Broken{ID: id, Reason: err.Error()})
+	}()
+}
+
+func (s *session) answer(id uint32, m wire.Ask) error {
+	if m.Verb != "stats" {
+		return s.conn.Send(s.ctx, id, &control.Error{Text: fmt.Sprintf("unknown request %q", m.Verb)})
+	}
+	b, err := json.Marshal(s.server.Stats())
+	if err != nil {
+		return err
+	}
+	return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, json.RawMessage(b))
+}

@@ -1,0 +1,125 @@
+package monitor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"junction/ipc/control"
+	"junction/portmap"
+)
+
+// state is what a monitor leaves behind for its successor, in a folder beside
+// its socket that only its user may enter. What it does not hold: ports, which
+// the network server's view of the table tells, and rings, which instances keep.
+type state struct {
+	Schema    int            `json:"schema"`
+	Shared    []netip.Prefix `json:"shared"`
+	Last      uint32         `json:"last"`
+	Server    process        `json:"server"`
+	Instances []record       `json:"instances"`
+}
+
+// record is an instance.
+type record struct {
+	ID       uint32         `json:"id"`
+	Name     string         `json:"name"`
+	Peer     control.Peer   `json:"peer"`
+	Shared   bool           `json:"shared"`
+	Prefixes []netip.Prefix `json:"prefixes"`
+	Mask     uint64         `json:"mask"`
+	Since    time.Time      `json:"since"`
+}
+
+// process is one, told from a later one with the same number by its start.
+type process struct {
+	PID   int    `json:"pid"`
+	Start string `json:"start"` // clock ticks since boot, proc(5)
+}
+
+const stateSchema = 1
+
+func (o *Options) stateDir() string { return o.Socket + ".state" }
+
+// escrowPath is where an instance's listener is.
+func (o *Options) escrowPath(id portmap.Instance) string {
+	return filepath.Join(o.stateDir(), "i"+strconv.Itoa(int(id)))
+}
+
+// loadState reads what a predecessor left; fs.ErrNotExist if there was none, or
+// it ended as it should.
+func (o *Options) loadState() (s state, err error) {
+	b, err := os.ReadFile(filepath.Join(o.stateDir(), "state.json"))
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(b, &s); err != nil || s.Schema != stateSchema {
+		return s, fmt.Errorf("%s: not of this version (schema %d, %w); remove it to begin anew", o.stateDir(), s.Schema, err)
+	}
+	if len(s.Shared) != len(o.Shared) {
+		return s, fmt.Errorf("%s: the monitor before had the shared addresses %v; start with these, or remove the folder to begin anew", o.stateDir(), s.Shared)
+	}
+	for i := range s.Shared {
+		if s.Shared[i] != o.Shared[i] {
+			return s, fmt.Errorf("%s: the monitor before had the shared addresses %v; start with these, or remove the folder to begin anew", o.stateDir(), s.Shared)
+		}
+	}
+	return s, nil
+}
+
+// save writes the state. A failure to is logged: without it only a successor
+// of a monitor that dies has to begin anew.
+//
+// +checklocks:m.mu
+func (m *Monitor) save() {
+	if !m.opened {
+		return // what the predecessor left still holds
+	}
+	s := state{Schema: stateSchema, Shared: m.opts.Shared, Last: uint32(m.last), Server: m.server.process()}
+	for _, i := range m.instances {
+		s.Instances = append(s.Instances, record{uint32(i.id), i.name, i.peer, i.shared, i.prefixes, i.mask, i.since})
+	}
+	b, err := json.Marshal(s)
+	path := filepath.Join(m.opts.stateDir(), "state.json")
+	if err == nil {
+		err = os.WriteFile(path+".new", b, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		m.opts.Logger.Warn("state not saved", "error", err)
+	}
+}
+
+// openState makes the folder.
+func (o *Options) openState() error {
+	err := os.Mkdir(o.stateDir(), 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}
+
+// startOf tells when a process was started, or "" if there is none.
+func startOf(pid int) string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return ""
+	}
+	// Fields from the third on follow the name, which is in brackets.
+	const start = 22
+	if i := strings.LastIndexByte(string(b), ')'); i >= 0 {
+		if fields := strings.Fields(string(b[i+1:])); len(fields) > start-3 {
+			return fields[start-3]
+		}
+	}
+	return ""
+}

@@ -1,0 +1,245 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"junction/internal/monitor/wire"
+	"junction/ipc"
+	"junction/ipc/control"
+	"junction/portmap"
+	"junction/portmap/table"
+)
+
+// A monitor that finds its predecessor's state takes over: the network server,
+// which went on, connects again and brings its view of the portmap; then the
+// instances are called. Until all of them have come back or are known to be gone,
+// nobody else is served.
+
+const (
+	// backTime is how long the predecessor's server has to connect.
+	backTime = 3 * time.Second
+	// callTime is how long an instance has to come back.
+	callTime = 5 * time.Second
+)
+
+// begin makes the portmap, from a predecessor's view if there is one.
+func (m *Monitor) begin(view *table.View) error {
+	po, err := m.opts.portmapOptions()
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if view != nil {
+		m.ports, err = portmap.Restore(po, view.Snapshot())
+		if err != nil {
+			m.opts.Logger.Warn("ports of the monitor before are lost", "error", err)
+		}
+	}
+	if m.ports == nil {
+		if m.ports, err = portmap.New(po); err != nil {
+			return fmt.Errorf("%w: %w", ErrOptions, err)
+		}
+	}
+	if m.table, err = table.NewWriter(m.ports.Geometry(), nil); err != nil {
+		return err
+	}
+	if view != nil {
+		m.copyTable(view.Snapshot())
+	}
+	m.publish()
+	close(m.begun)
+	return nil
+}
+
+// copyTable writes to the table what the portmap was restored from.
+//
+// +checklocks:m.mu
+func (m *Monitor) copyTable(s table.Snapshot) {
+	if s.Geometry != m.ports.Geometry() {
+		return // not restored
+	}
+	var all []table.Change
+	for i, slot := range s.Slots {
+		if slot.Word != 0 {
+			all = append(all, table.Change{Index: uint32(i), Slot: true, Key: slot.Key, Word: slot.Word})
+		}
+	}
+	for i, w := range s.Ports {
+		if w != 0 {
+			all = append(all, table.Change{Index: uint32(i), Word: w})
+		}
+	}
+	m.table.Apply(all)
+}
+
+// takeOver continues what a predecessor left.
+func (m *Monitor) takeOver(ctx context.Context, s state) error {
+	m.opts.Logger.Info("taking over from a monitor that died", "instances", len(s.Instances), "netserver", s.Server.PID)
+	m.mu.Lock()
+	m.last = portmap.Instance(s.Last)
+	m.mu.Unlock()
+	view := m.awaitView(ctx)
+	err := m.begin(view)
+	if view != nil {
+		err = errors.Join(err, view.Close())
+	}
+	if err != nil {
+		return err
+	}
+	calls := make(chan struct{}, len(s.Instances))
+	for _, r := range s.Instances {
+		back := make(chan struct{})
+		m.resumed.Go(func() { m.resume(ctx, r, back) })
+		go func() { <-back; calls <- struct{}{} }()
+	}
+	for range s.Instances {
+		<-calls
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, id := range m.ports.Absent() {
+		m.ports.Leave(id)
+		m.server.detach(id)
+	}
+	m.publish()
+	return nil
+}
+
+// awaitView waits for the view that the predecessor's server brings; nil if it
+// does not come.
+func (m *Monitor) awaitView(ctx context.Context) *table.View {
+	select {
+	case f := <-m.server.views:
+		defer f.Close()
+		v, err := table.OpenView(f)
+		if err != nil {
+			m.opts.Logger.Warn("the network server's view is unusable", "error", err)
+			return nil
+		}
+		return v
+	case <-m.server.adoptedEnded:
+	case <-time.After(backTime):
+	case <-ctx.Done():
+	}
+	m.opts.Logger.Warn("the network server did not come back: ports are as instances say")
+	return nil
+}
+
+// resume calls an instance and serves it. back is closed when it is known
+// whether it has come back.
+func (m *Monitor) resume(ctx context.Context, r record, back chan struct{}) {
+	i := &instance{id: portmap.Instance(r.ID), name: r.Name, peer: r.Peer, shared: r.Shared, prefixes: r.Prefixes, mask: r.Mask, since: r.Since}
+	in, err := m.callBack(ctx, i)
+	close(back)
+	if err != nil {
+		m.opts.Logger.Warn("instance did not come back", "id", r.ID, "name", r.Name, "error", err)
+		return
+	}
+	defer i.conn.Close()
+	defer m.leave(i)
+	m.opts.Logger.Info("instance came back", "id", i.id, "name", i.name, "pid", i.peer.PID)
+	if err := m.serveRequests(ctx, i, in); !ended(err) {
+		m.opts.Logger.Warn("connection ended", "pid", i.peer.PID, "name", i.name, "error", err)
+	}
+}
+
+// callBack connects to where an instance listens, and gives it back what it had.
+func (m *Monitor) callBack(ctx context.Context, i *instance) (in *wire.Receiver, err error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	conn, err := control.Dial(ctx, m.opts.escrowPath(i.id))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			_ = conn.Close()
+		}
+	}()
+	i.conn, in = conn, &wire.Receiver{Conn: conn}
+	if _, err := conn.Handshake(ctx, control.Hello{Version: wire.Version, PID: int32(os.Getpid()), Name: "monitor"}); err != nil {
+		return nil, err
+	}
+	env, err := in.Receive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var back wire.Rejoin
+	if err := wire.Decode(&env, wire.TypeRejoin, &back); err != nil {
+		return nil, err
+	}
+	if portmap.Instance(back.ID) != i.id {
+		return nil, fmt.Errorf("%w: instance %d says it is %d", control.ErrProtocol, i.id, back.ID)
+	}
+	rings, err := in.Receive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := rings.Message.(control.Rings); !ok || len(rings.Files) != ipc.FilesPerEnd {
+		rings.Close()
+		return nil, fmt.Errorf("%w: no rings", control.ErrProtocol)
+	}
+	i.rings = [ipc.FilesPerEnd]int(rings.Files)
+	if err := m.rejoin(i, back.Holds); err != nil {
+		closeAll(i.rings[:])
+		return nil, err
+	}
+	return in, wire.Send(ctx, conn, env.ID, wire.TypeJoined, wire.Joined{ID: uint32(i.id), Shared: i.shared, Prefixes: i.prefixes})
+}
+
+// rejoin gives an instance its ports again, as far as they are still its own.
+func (m *Monitor) rejoin(i *instance, holds []wire.Bind) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.advance()
+	defer m.publish()
+	if err := m.ports.Join(i.id, m.lease(i)); err != nil {
+		return err
+	}
+	for _, b := range holds {
+		if _, err := m.ports.Bind(i.id, request(&b)); err != nil {
+			m.ports.Leave(i.id)
+			return fmt.Errorf("port %d is not its own any more: %w", b.Port, err)
+		}
+	}
+	if err := m.ports.Settle(i.id); err != nil {
+		return err
+	}
+	m.instances[i.id] = i
+	m.server.attach(i)
+	return nil
+}
+
+// watchAdopted waits for the end of a network server that another monitor
+// started, of which the kernel tells through its pidfd. It returns false at once
+// if it does not run any more.
+func watchAdopted(ctx context.Context, p process) bool {
+	fd, err := unix.PidfdOpen(p.PID, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return false
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	defer f.Close()
+	if startOf(p.PID) != p.Start {
+		return false // another process by now
+	}
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return false
+	}
+	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_ = conn.Read(func(fd uintptr) bool {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, 0)
+		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+	})
+	return true
+}
