@@ -30,5 +30,7 @@
 //
 // A host process has one mapping at an address, so one address space at a
 // time is in the process; others run on a second platform (systrap) until
-// the slot is theirs. See slot.go.
+// the slot is theirs (slot.go), which policy.go decides. Between two Switches a
+// thread's registers are the Sentry's, and a program's memory is a file: moving
+// an address space is stopping its threads and unmapping it.
 package engine
