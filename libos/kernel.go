@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/memutil"
 	"gvisor.dev/gvisor/pkg/rand"
 	"gvisor.dev/gvisor/pkg/ring0"
@@ -95,7 +94,7 @@ func (i *Instance) newKernel(c *clocks, tree func() *boundary.Tree) (*kernel.Ker
 	}
 	users := auth.NewRootUserNamespace()
 	if err := k.Init(kernel.InitKernelArgs{
-		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
+		FeatureSet:           features(),
 		Timekeeper:           timekeeper,
 		RootUserNamespace:    users,
 		RootNetworkNamespace: inet.NewRootNamespace(netstack.NewStack(network, k.UniqueID()), &stackCreator{k}, users),
