@@ -4,7 +4,7 @@
 
 #include <sys/time.h>
 
-enum { MOST = 32, COMPUTERS = 2, STACK = 1 << 16 };
+enum { MOST = 32, COMPUTERS = 2, SELF_SENDERS = 3, STACK = 1 << 16 };
 #define QUEUED SIGRTMIN
 #define TICK (SIGRTMIN + 1)
 
@@ -19,7 +19,7 @@ static int receiving;
 static volatile int sending = 1;
 static __thread struct receiver *self;
 static unsigned char *text_of_return; /* a `ret` */
-static pthread_t computers[COMPUTERS], sender, self_sender;
+static pthread_t computers[COMPUTERS], sender, self_senders[SELF_SENDERS];
 
 /* Spoils what a handler may, and looks whether it starts as it should. */
 static void spoil(void)
@@ -118,7 +118,7 @@ static void *send(void *arg)
 }
 
 /* Signals to itself are handled before the call returns. */
-static volatile int own, nested;
+static __thread volatile int own, nested;
 
 static void handle_own(int sig)
 {
@@ -177,7 +177,8 @@ void start_signals(void)
 	for (int i = 0; i < COMPUTERS; i++)
 		computers[i] = spawn(compute, 0);
 	sender = spawn(send, 0);
-	self_sender = spawn(send_self, 0);
+	for (int i = 0; i < SELF_SENDERS; i++)
+		self_senders[i] = spawn(send_self, 0);
 	setitimer(ITIMER_REAL, &often, 0);
 }
 
@@ -187,7 +188,8 @@ void end_signals(void)
 
 	sending = 0;
 	pthread_join(sender, 0);
-	pthread_join(self_sender, 0);
+	for (int i = 0; i < SELF_SENDERS; i++)
+		pthread_join(self_senders[i], 0);
 	setitimer(ITIMER_REAL, &never, 0);
 }
 
