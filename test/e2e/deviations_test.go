@@ -6,6 +6,7 @@ const (
 	whyBusCode  = "the Sentry makes SIGBUS of SIGSEGV and keeps the code of the latter"
 	whyDetails  = "the Sentry leaves trapno, err and cr2 of signal frames 0 (gvisor.dev/issue/159)"
 	whyPKey     = "the Sentry has no protection keys"
+	whyAMX      = "the Sentry knows no AMX state: it refuses what a processor that has it could grant"
 	whyInt80    = "the Sentry has no 32-bit system calls: int 0x80 answers ENOSYS"
 	whyArchGS   = "the Sentry refuses ARCH_SET_GS and ARCH_GET_GS"
 	whyStepCall = "the Sentry does not stop a single step behind a system call, but behind the instruction after it"
@@ -47,6 +48,7 @@ var deviations = map[string]map[string]*deviation{
 	"file_mappings":    {"inproc": {why: whyBusCode, replace: busCodes}, "systrap": {why: whyBusCode, replace: busCodes}},
 	"memory_details":   {"inproc": {why: whyDetails, replace: details}, "systrap": {why: whyDetails, replace: details}},
 	"protection_keys":  {"inproc": {why: whyPKey, varies: true}, "systrap": {why: whyPKey, varies: true}},
+	"amx_permission":   {"inproc": {why: whyAMX, varies: true}, "systrap": {why: whyAMX, varies: true}},
 	"int80":            {"inproc": {why: whyInt80, instead: int80Refused}, "systrap": {why: whyInt80, instead: int80Refused}},
 	"int80_exit":       {"inproc": {why: whyInt80}, "systrap": {why: whyInt80}},
 	"gs_base":          {"inproc": {why: whyArchGS, instead: noGS}, "systrap": {why: whyArchGS, instead: noGS}},

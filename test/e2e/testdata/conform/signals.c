@@ -7,7 +7,7 @@
 #include <sys/time.h>
 
 static const unsigned char *site;
-static volatile int handled;
+static volatile int returned;
 static volatile long rip_offset, rax_seen;
 static int pipe_of_handler = -1;
 
@@ -15,7 +15,8 @@ static void handler(int sig, siginfo_t *info, void *context)
 {
 	greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
 
-	handled++;
+	if ((uint64_t)g[REG_RIP] - (uint64_t)site >= SITE_MAX)
+		return; /* before the call, or after it */
 	rip_offset = g[REG_RIP] - (greg_t)site;
 	rax_seen = g[REG_RAX];
 	if (pipe_of_handler >= 0)
@@ -25,14 +26,10 @@ static void handler(int sig, siginfo_t *info, void *context)
 static void *signaller(void *arg)
 {
 	pthread_t target = *(pthread_t *)arg;
-	int before = handled;
 
-	/* Until it was handled: the first may come before the call has begun. */
-	while (handled == before) {
+	while (!returned) { /* the first may come before the call has begun */
 		usleep(20000);
 		pthread_kill(target, SIGUSR1);
-		for (int i = 0; i < 50 && handled == before; i++)
-			usleep(1000);
 	}
 	return 0;
 }
@@ -45,11 +42,13 @@ static long interrupted(enum shape s, long nr, long a, long b, long c)
 	long ret;
 
 	self = pthread_self();
+	returned = 0;
 	site = p;
 	for (int i = 0; i < 100; i++) /* warm by calls that fail */
 		call_site(p, nr, -1, 0, 0);
 	must(!pthread_create(&other, 0, signaller, &self), "pthread_create");
 	ret = call_site(p, nr, a, b, c);
+	returned = 1;
 	pthread_join(other, 0);
 	return ret;
 }

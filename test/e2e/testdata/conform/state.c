@@ -288,6 +288,14 @@ CASE(processor_features_not_for_programs)
 	printf("pku %d ospke %d amx %d\n", !!(c & bit_PKU), !!(c & bit_OSPKE), !!(d & (1 << 24)));
 }
 
+/* Tiles want leave of the kernel first. */
+CASE(amx_permission)
+{
+	const int request = 0x1023, tile_data = 18; /* ARCH_REQ_XCOMP_PERM, asm/prctl.h */
+
+	printf("%s\n", arch_prctl(request, tile_data) ? strerrorname_np(errno) : "granted");
+}
+
 CASE(protection_keys)
 {
 	char *p = map(4096, PROT_READ | PROT_WRITE);
