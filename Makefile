@@ -61,6 +61,8 @@ lint: ## gofmt, vet, staticcheck
 
 man: ## man pages in build/man
 	$(GO) run ./cmd/junction_run/internal/man build/man
+	$(GO) run ./cmd/junctiond man build/man
+	$(GO) run ./cmd/junction_ctl man build/man
 
 clean:
 	rm -rf $(BIN) build

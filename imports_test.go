@@ -21,6 +21,7 @@ var allowed = map[string][]string{
 	"direct":           {"portmap"},
 	"netserver":        {"ipc", "portmap", "direct"},
 	"internal/version": {},
+	"internal/manpage": {},
 	"switch":           {"ipc", "direct"},
 	"libos":            {"switch"},
 	"coresched":        {"ipc"},

@@ -30,15 +30,22 @@ func newBell() (fds [2]int, err error) {
 		return [2]int{-1, -1}, err
 	}
 	for _, fd := range fds {
-		// Linux 6.16 and newer. Without it, a peer can make us close a
-		// descriptor of its choice.
-		err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
-		if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
+		if err := refuseFiles(fd); err != nil {
 			closeAll(fds[:])
 			return [2]int{-1, -1}, err
 		}
 	}
 	return fds, nil
+}
+
+// refuseFiles needs Linux 6.16 or newer to have an effect. Without it, a peer
+// can make us close a descriptor of its choice.
+func refuseFiles(fd int) error {
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
+	if errors.Is(err, unix.ENOPROTOOPT) {
+		return nil
+	}
+	return err
 }
 
 // bell is one end of a doorbell together with an eventfd, private to this
@@ -67,6 +74,10 @@ func (b *bell) init(closed *atomic.Bool) { b.socket, b.local, b.closed = -1, -1,
 // open takes socket over, also when it fails.
 func (b *bell) open(socket int) (err error) {
 	b.socket = socket
+	if err := refuseFiles(socket); err != nil { // its maker may not have been the monitor
+		_ = unix.Close(socket)
+		return fmt.Errorf("doorbell: %w", err)
+	}
 	if b.local, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		_ = unix.Close(socket)
 		return fmt.Errorf("eventfd: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"junction/internal/manpage"
 	"junction/internal/monitor"
 	"junction/internal/monitor/client"
 	"junction/internal/monitor/wire"
@@ -42,6 +43,7 @@ func newCommand(out io.Writer) *cobra.Command {
 		c.statsCommand(),
 		command("restart netserver", "Replace the network server", cobra.ExactArgs(1), c.restart),
 	)
+	manpage.Add(cmd)
 	return cmd
 }
 

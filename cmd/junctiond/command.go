@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"junction/direct"
+	"junction/internal/manpage"
 	"junction/internal/monitor"
 	"junction/internal/monitor/wire"
 	"junction/internal/version"
@@ -36,6 +37,7 @@ type flags struct {
 	mtu                         int
 	hangAfter, spin             time.Duration
 	minPort                     uint16
+	metrics                     string
 	logFormat                   string
 	logLevel                    string
 }
@@ -55,6 +57,7 @@ func newCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd.Flags())
+	manpage.Add(cmd)
 	return cmd
 }
 
@@ -72,6 +75,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.DurationVar(&f.hangAfter, "hang-after", 0, "how long the network server may give no sign of life; default 250ms")
 	fs.DurationVar(&f.spin, "spin", 0, "how long the network server looks for frames before it sleeps")
 	fs.Uint16Var(&f.minPort, "min-port", 0, "lowest port that instances may bind")
+	fs.StringVar(&f.metrics, "metrics", "", "address to serve Prometheus metrics at, such as 127.0.0.1:9100; default: nowhere")
 	fs.StringVar(&f.logFormat, "log", "text", "form of messages on standard error: text or json")
 	fs.StringVar(&f.logLevel, "log-level", "info", "least level of messages: debug, info, warn or error")
 }
@@ -81,7 +85,7 @@ func (f *flags) options() (o monitor.Options, err error) {
 	if f.nic == "" || len(f.shared) == 0 {
 		return o, fmt.Errorf("--nic IF and --addr CIDR are needed; see junctiond --help")
 	}
-	o.Socket, o.HangAfter, o.MinPort = f.socket, f.hangAfter, f.minPort
+	o.Socket, o.HangAfter, o.MinPort, o.Metrics = f.socket, f.hangAfter, f.minPort, f.metrics
 	o.Uplink = wire.Setup{Driver: f.driver, MTU: f.mtu, MAC: f.mac, Spin: f.spin}
 	if o.Uplink.NIC, o.Uplink.Queues, err = direct.ParseNIC(f.nic); err != nil {
 		return o, fmt.Errorf("--nic %q: %w", f.nic, err)

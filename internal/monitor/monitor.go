@@ -85,13 +85,19 @@ func (m *Monitor) run(ctx context.Context, l *control.Listener, before state) (e
 	defer helpers.Wait()
 	defer stop()
 	helpers.Go(func() { m.server.supervise(ctx, before.Server) })
-	failed := make(chan error, 1)
-	helpers.Go(func() {
-		if err := m.begins(ctx, before); err != nil {
-			failed <- err
-			stop()
-		}
-	})
+	failed := make(chan error, 2)
+	help := func(f func() error) {
+		helpers.Go(func() {
+			if err := f(); err != nil {
+				failed <- err
+				stop()
+			}
+		})
+	}
+	help(func() error { return m.begins(ctx, before) })
+	if addr := m.opts.Metrics; addr != "" {
+		help(func() error { return m.serveMetrics(ctx, addr) })
+	}
 	m.opts.Logger.Info("monitor listens", "socket", m.opts.Socket, "nic", m.opts.Uplink.NIC)
 	err = l.Serve(ctx, m.serve)
 	select {

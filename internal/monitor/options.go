@@ -35,6 +35,8 @@ type Options struct {
 	HangAfter time.Duration
 	// MinPort is the lowest port that instances may bind. Default: all.
 	MinPort uint16
+	// Metrics is the address to serve Prometheus at; none: nowhere.
+	Metrics string
 	// Rings are the sizes of ring pairs.
 	Rings ipc.Options
 	// Logger receives what happens. Default: discarded.

@@ -42,7 +42,7 @@ func TestUsageErrors(t *testing.T) {
 		"no --":               {[]string{"ls"}, []string{"--", "ls"}},
 		"unknown flag":        {[]string{"--nonsense", "--", "true"}, []string{"--nonsense"}},
 		"unknown mode":        {[]string{"--mode", "fast", "--", "true"}, []string{"--mode", "direct"}},
-		"server mode":         {[]string{"--mode", "server", "--", "true"}, []string{"server"}},
+		"server mode and NIC": {[]string{"--mode", "server", "--nic", "nic0", "--", "true"}, []string{"--nic", "junctiond"}},
 		"unknown engine":      {[]string{"--engine", "warp", "--", "true"}, []string{"--engine", "systrap"}},
 		"direct without NIC":  {[]string{"--mode", "direct", "--ip", "198.18.0.2/24", "--", "true"}, []string{"--nic"}},
 		"bad address":         {[]string{"--nic", "nic0", "--ip", "198.18.0.256/24", "--", "true"}, []string{"--ip", "198.18.0.256/24"}},
@@ -143,7 +143,7 @@ func TestBadPrograms(t *testing.T) {
 
 // TestNICErrors expects messages that name the NIC and say what to do.
 func TestNICErrors(t *testing.T) {
-	matrix(t, func(t *testing.T, v variant) {
+	onNIC(t, func(t *testing.T, v variant) {
 		r := newRig(t, v, lab.Options{})
 		try := func(nic string) *instance {
 			c := r.Server.Command(context.Background(), junctionRun,

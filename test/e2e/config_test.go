@@ -43,7 +43,7 @@ static_arp 198.18.0.1 %s
 
 // TestFlagsOverrideConfig expects --ip to replace the file's address.
 func TestFlagsOverrideConfig(t *testing.T) {
-	matrix(t, func(t *testing.T, v variant) {
+	onNIC(t, func(t *testing.T, v variant) {
 		r := newRig(t, v, lab.Options{})
 		file := writeFile(t, workDir(t), "echo.config", []byte("host_addr 198.18.0.99\nhost_netmask 255.255.255.0\n"))
 		c := r.Server.Command(context.Background(), junctionRun, append([]string{file}, args(r.flags(), []string{guest, "http", ":8080"})...)...)

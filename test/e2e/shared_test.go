@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -60,6 +61,12 @@ func TestSharedAddress(t *testing.T) {
 		web.terminate(143)
 		require.Empty(t, r.portOwners())
 	})
+}
+
+// TestNoMonitor: without one, server mode says what to do.
+func TestNoMonitor(t *testing.T) {
+	socket := filepath.Join(workDir(t), "nobody.sock")
+	start(t, []string{"--mode", "server", "--socket", socket}, "true").requireError(1, socket, "start junctiond")
 }
 
 // TestRefusedConnection: what nobody listens for is refused as a host would.
