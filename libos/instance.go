@@ -60,6 +60,9 @@ func Boot(opts Options) (*Instance, error) {
 	tree := openTree(opts)
 	gomaxprocs.SetBase(opts.Kthreads)
 	i := &Instance{opts: opts, engine: choose(&opts)}
+	if len(opts.ReadWrite) > 0 {
+		installAttributeChecks()
+	}
 	if opts.Strace || opts.CountSyscalls {
 		i.calls = installTracing(opts.Strace)
 	}

@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"junction/internal/lab"
 )
@@ -149,4 +152,65 @@ func TestFewerQueues(t *testing.T) {
 	set = r.Server.Command(t.Context(), need(t, "ethtool"), strings.Fields(advice[1])...)
 	out, err = set.CombinedOutput()
 	require.NoError(t, err, "%s: %s", advice[0], out)
+}
+
+// TestHostCalls runs a program that uses the libOS in many ways, with standard
+// streams of each kind. A host call that the boundary forbids, but the libOS
+// makes, ends it.
+func TestHostCalls(t *testing.T) {
+	python := need(t, "python3")
+	program, err := os.ReadFile("testdata/boundary/hostcalls.py")
+	require.NoError(t, err)
+	kinds := map[string]func(t *testing.T, c *exec.Cmd) (output func() string){
+		"file": func(t *testing.T, c *exec.Cmd) func() string {
+			f, err := os.OpenFile(filepath.Join(workDir(t), "io"), os.O_RDWR|os.O_CREATE, 0o644)
+			require.NoError(t, err)
+			t.Cleanup(func() { f.Close() })
+			c.Stdin, c.Stdout = f, f
+			return func() string { data, _ := os.ReadFile(f.Name()); return string(data) }
+		},
+		"pipe": func(t *testing.T, c *exec.Cmd) func() string {
+			r, w, err := os.Pipe()
+			require.NoError(t, err)
+			t.Cleanup(func() { r.Close(); w.Close() })
+			c.Stdin = r
+			out := newOutput()
+			c.Stdout = out
+			return out.String
+		},
+		"socket": func(t *testing.T, c *exec.Cmd) func() string { return onSocket(t, c) },
+	}
+	for kind, attach := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			eachEngine(t, func(t *testing.T, engine string) {
+				dir := workDir(t)
+				c := command(isolated(engine, "--boundary", "trap", "--rw", dir), python, "-c", string(program), dir)
+				output := attach(t, c)
+				i := launch(t, c, c)
+				require.Zero(t, i.exit())
+				require.Contains(t, output(), "\ndone\n")
+			})
+		})
+	}
+}
+
+// onSocket makes one end of a socket pair standard input and output, and
+// collects what comes out of the other.
+func onSocket(t *testing.T, c *exec.Cmd) func() string {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	c.Stdin, c.Stdout = theirs, theirs
+	var out strings.Builder
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = io.Copy(&out, ours)
+	}()
+	t.Cleanup(func() { ours.Close() })
+	return func() string {
+		theirs.Close() // the instance's own end closed when it ended
+		<-done
+		return out.String()
+	}
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -77,6 +78,29 @@ func TestReadWriteOwner(t *testing.T) {
 		owner := st.Sys().(*syscall.Stat_t)
 		require.Equal(t, []uint32{1234, 4321}, []uint32{owner.Uid, owner.Gid})
 		require.Equal(t, os.FileMode(0o640), st.Mode().Perm())
+	})
+}
+
+// TestHostRefuses expects a program to be told when the host does not let the
+// instance's process, which has no privileges, change a file.
+func TestHostRefuses(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine string) {
+		dir := workDir(t)
+		foreign := writeFile(t, dir, "foreign", nil)
+		require.NoError(t, os.Chown(foreign, 1234, 4321))
+		own := writeFile(t, dir, "own", nil)
+		refused := []string{
+			"chown 1 own", "chgrp 1 own", "chown 1:1 " + own, "chown 1 .", "chown -h 1 link", "chmod 600 foreign", "chmod 600 " + foreign,
+			"python3 -c 'import os; os.fchown(os.open(\"own\", 0), 1, 1)' 2>/dev/null",
+			"setpriv --reuid 1 --regid 1 --clear-groups touch own 2>/dev/null",
+		}
+		granted := []string{"chown 0 own", "chown 0:0 .", "chmod 600 own", "chown 1:1 /etc/hostname", "ln -s nothing link", "chown -h 0 link"}
+		script := `cd "$1"; for c in "$@"; do eval "$c" 2>/dev/null || echo "$c"; done`
+		got := mustRun(t, isolated(engine, "--rw", dir), append([]string{"sh", "-c", script, "-", dir}, append(granted, refused...)...)...)
+		require.Equal(t, dir+"\n"+strings.Join(refused, "\n")+"\n", got, "the first is no command; the others fail")
+		st, err := os.Stat(own)
+		require.NoError(t, err)
+		require.Equal(t, uint32(0), st.Sys().(*syscall.Stat_t).Uid)
 	})
 }
 
