@@ -30,13 +30,13 @@ run: deps build ## the main job: servers in an instance on its own NIC queues, c
 
 test: deps ## all tests, unit to end-to-end
 	$(GO) vet ./...
-	$(GO) test -timeout 20m ./...
+	$(GO) test -timeout 45m ./...
 
 race: deps ## the tests under the race detector, where it can run
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $$($(GO) list ./... | grep -vxF $(addprefix -e ,$(NORACE)))
 
 e2e: deps ## only the end-to-end tests
-	$(GO) test -timeout 20m -v ./test/e2e
+	$(GO) test -timeout 45m -v ./test/e2e
 
 stress: deps ## the engines under stress for STRESS
 	JUNCTION_STRESS=$(or $(STRESS),10m) $(GO) test -timeout 3h -v -run 'TestStress$$' ./test/e2e
