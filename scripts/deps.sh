@@ -8,7 +8,7 @@ packages=(
   redis-server redis-tools memcached nginx-light iperf3 wrk curl wget python3
   nodejs openjdk-17-jdk-headless
   # programs that the tests run in instances
-  git openssl perl postgresql procps ripgrep sqlite3 tmux vim
+  git openssl perl postgresql procps ripgrep sqlite3 tmux vim zstd diffutils
   # tools of the tests: C compilers for the race detector and test programs
   gcc libc6-dev musl-tools ethtool iproute2
 )

@@ -47,6 +47,7 @@ var realPrograms = []realProgram{
 	{name: "nginx workers", needs: []string{"nginx", "curl", "pgrep"}, argv: script("nginx.sh"), output: `^(served alone\n){2}\w{32}  -\n(served alone\n){2}replaced\n$`},
 	{name: "tmux", needs: []string{"tmux"}, argv: script("tmux.sh"), output: "^48\n49\n50\n%0\n24 39\n24 20\n59x24\n20x24\n$"},
 	{name: "vim", needs: []string{"vim"}, argv: script("vim.sh"), output: "(?s)numbers.*filtered\n0-7\n0,1,4,9,16\n$"},
+	{name: "zstd", needs: []string{"zstd", "cmp"}, argv: script("zstd.sh"), output: `^(\w{32}  -\n){2}same\n\w{32}  -\n$`},
 	{name: "openssl", needs: []string{"openssl"}, argv: script("openssl.sh"), output: `(?s)(\w{32,128} \*data\n){5}.*Verified OK\nsha256\nAES-128-GCM for 1s\n$`},
 }
 
