@@ -51,7 +51,7 @@ var realPrograms = []realProgram{
 	{name: "openssl", needs: []string{"openssl"}, argv: script("openssl.sh"), output: `(?s)(\w{32,128} \*data\n){5}.*Verified OK\nsha256\nAES-128-GCM for 1s\n$`},
 }
 
-// TestRealPrograms runs each program native and in both engines, and compares.
+// TestRealPrograms runs each program native and under each engine, and compares.
 func TestRealPrograms(t *testing.T) {
 	t.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
 	for _, p := range realPrograms {
@@ -67,18 +67,16 @@ func (p *realProgram) test(t *testing.T) {
 	native := p.start(t, natively(argv, p.nobody))
 	require.Zero(t, native.exit(), "exit code without an instance")
 	require.Regexp(t, p.output, native.stdout.String())
-	for _, engine := range []string{"systrap", "inproc"} {
-		t.Run(engine, func(t *testing.T) {
-			flags := isolated(engine, "--stats=json")
-			if p.nobody {
-				flags = append(flags, "--uid", nobody, "--gid", nobody)
-			}
-			i := p.start(t, command(flags, argv...))
-			require.Zero(t, i.exit(), "exit code")
-			require.Equal(t, native.stdout.String(), i.stdout.String())
-			require.Equal(t, engine, i.report().Engine)
-		})
-	}
+	eachEngine(t, func(t *testing.T, engine string) {
+		flags := isolated(engine, "--stats=json")
+		if p.nobody {
+			flags = append(flags, "--uid", nobody, "--gid", nobody)
+		}
+		i := p.start(t, command(flags, argv...))
+		require.Zero(t, i.exit(), "exit code")
+		require.Equal(t, native.stdout.String(), i.stdout.String())
+		require.Equal(t, engine, i.report().Engine)
+	})
 }
 
 // start starts c in an empty directory. Native it leaves its files there, in

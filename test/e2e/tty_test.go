@@ -173,14 +173,12 @@ func TestHangup(t *testing.T) {
 // TestEditor edits a file with vim at a terminal.
 func TestEditor(t *testing.T) {
 	vim := need(t, "vim")
-	for _, engine := range []string{"systrap", "inproc"} {
-		t.Run(engine, func(t *testing.T) {
-			x := startTerminal(t, engine, "sh", "-c", "cd /tmp && seq 1 100 > f && TERM=xterm "+vim+" -Nu NONE f; clear; cat f | tail -n 2; wc -l < f")
-			x.expect("100L") // the file's size in the bottom line
-			x.send("Gihello \x1b")
-			x.send("yyp:1,3d\r:%s/hello/bye/g | wq\r")
-			x.expect("bye 100\r\nbye 100\r\n98\r\n")
-			require.Zero(t, x.exit())
-		})
-	}
+	eachEngine(t, func(t *testing.T, engine string) {
+		x := startTerminal(t, engine, "sh", "-c", "cd /tmp && seq 1 100 > f && TERM=xterm "+vim+" -Nu NONE f; clear; tail -n 2 f; wc -l < f")
+		x.expect("100L") // the file's size in the bottom line
+		x.send("Gihello \x1b")
+		x.send("yyp:1,3d\r:%s/hello/bye/g | wq\r")
+		x.expect("bye 100\r\nbye 100\r\n98\r\n")
+		require.Zero(t, x.exit())
+	})
 }
