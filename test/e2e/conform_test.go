@@ -35,6 +35,7 @@ func TestConformance(t *testing.T) {
 	}
 	for _, name := range cases {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			native := exec.Command(program, name)
 			native.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 			want := conform(t, native)

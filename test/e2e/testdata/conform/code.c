@@ -131,12 +131,12 @@ CASE(rewritten_code)
 		unsigned char *site = written_site(s, 0);
 		int wrong = 0;
 
-		for (int i = 0; i < 60; i++) {
+		for (int i = 0; i < 28; i++) {
 			enum shape now = i % 4 ? (int)s : i / 4 % SHAPES;
 
 			memset(site, 0xcc, SITE_MAX);
 			put_site(site, now, numbers[i % 3]);
-			for (int j = 0; j < 60; j++)
+			for (int j = 0; j < 40; j++)
 				wrong += call_site(site, numbers[i % 3], 0, 0, 0) != raw(numbers[i % 3], 0, 0, 0);
 		}
 		/* And no system call at all. */
@@ -173,12 +173,12 @@ static void flip(unsigned char *(*make)(enum shape, unsigned))
 		unsigned char *site = make(s, 0);
 		int wrong = 0;
 
-		for (int i = 0; i < 60; i++) {
+		for (int i = 0; i < 28; i++) {
 			mprotect(site - SITE_AT, 4096, PROT_READ | PROT_WRITE);
 			memset(site, 0xcc, SITE_MAX);
 			put_site(site, i % 4 ? (int)s : i / 4 % SHAPES, numbers[i % 3]);
 			mprotect(site - SITE_AT, 4096, PROT_READ | PROT_EXEC);
-			for (int j = 0; j < 60; j++)
+			for (int j = 0; j < 40; j++)
 				wrong += call_site(site, numbers[i % 3], 0, 0, 0) != raw(numbers[i % 3], 0, 0, 0);
 		}
 		printf("%s: %d wrong\n", shape_names[s], wrong);
@@ -210,13 +210,13 @@ static void mapped_twice(int flags, const char *how)
 	unsigned char *writable = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	unsigned char *code = mmap(0, 4096, PROT_READ | PROT_EXEC, flags, fd, 0), copy[SITE_AT + SITE_MAX], file[SITE_AT + SITE_MAX];
 	must(writable != MAP_FAILED && code != MAP_FAILED, "mmap");
-	for (int i = 0; i < 60; i++) {
+	for (int i = 0; i < 28; i++) {
 		enum shape s = i % SHAPES;
 
 		memset(writable, 0xcc, SITE_AT + SITE_MAX);
 		put_site(writable + SITE_AT, s, numbers[i % 3]);
 		memcpy(copy, writable, sizeof copy);
-		for (int j = 0; j < 60; j++)
+		for (int j = 0; j < 40; j++)
 			wrong += call_site(code + SITE_AT, numbers[i % 3], 0, 0, 0) != raw(numbers[i % 3], 0, 0, 0);
 		must(pread(fd, file, sizeof file, 0) == sizeof file, "pread");
 		seen += memcmp(copy, writable, sizeof copy) || memcmp(copy, file, sizeof copy);
@@ -351,7 +351,7 @@ CASE(discarded_code)
 		int wrong = 0;
 		size_t n = put_site(code, s, SYS_getgid);
 
-		for (int i = 0; i < 10; i++) {
+		for (int i = 0; i < 4; i++) {
 			warm(site, SYS_getgid);
 			madvise(site - SITE_AT, 4096, MADV_DONTNEED);
 			wrong += !!memcmp(code, site, n);
@@ -368,7 +368,7 @@ CASE(replaced_code)
 	unsigned char *site = new_site(0, SYS_getgid);
 	int wrong = 0;
 
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 40; i++) {
 		unsigned char *other = new_site(i % SHAPES, i % 3 ? SYS_getuid : SYS_getgid);
 
 		must(mremap(other - SITE_AT, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, site - SITE_AT) != MAP_FAILED, "mremap");
@@ -397,7 +397,7 @@ CASE(forked_code)
 			if (!pid) {
 				int wrong = 0;
 				EACH_SHAPE(t)
-					for (int j = 0; j < 60; j++)
+					for (int j = 0; j < 40; j++)
 						wrong += call_site(sites[t], SYS_getuid, 0, 0, 0) != (long)getuid();
 				_exit(wrong ? 1 : 0);
 			}

@@ -75,7 +75,7 @@ void warm(const void *site, long rax)
 {
 	long first = call_site(site, rax, 0, 0, 0);
 
-	for (int i = 0; i < 300; i++)
+	for (int i = 0; i < 100; i++)
 		if (call_site(site, rax, 0, 0, 0) != first) {
 			printf("the call's result changed after %d calls\n", i + 1);
 			exit(98);

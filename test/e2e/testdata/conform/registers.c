@@ -68,7 +68,7 @@ CASE(clobbers)
 	}
 }
 
-enum { MANY = 1000 };
+enum { MANY = 500 };
 
 CASE(many_sites)
 {
@@ -80,7 +80,7 @@ CASE(many_sites)
 		put_site(bytes + i * SITE_MAX, i % SHAPES, numbers[i / SHAPES % 4]);
 	unsigned char *code = text(bytes, sizeof bytes);
 	for (int i = 0; i < MANY; i++)
-		for (int round = 0; round < 50; round++) {
+		for (int round = 0; round < 40; round++) {
 			fill(&in, i, 0);
 			in.gpr[RAX] = numbers[i / SHAPES % 4];
 			probe(&in, &out, code + i * SITE_MAX, SSE);
