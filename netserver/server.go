@@ -54,6 +54,8 @@ type Port struct {
 	Name string
 	// Shared has bit i set if the instance may use shared address i.
 	Shared uint64
+	// Rate is how many bytes it may send in a second; 0: any number.
+	Rate uint64
 }
 
 // port is an attached instance.
@@ -62,6 +64,7 @@ type port struct {
 	name string
 	end  *ipc.End
 	out  outlet
+	pace pacer
 	work *worker
 	done chan struct{}
 }
@@ -136,6 +139,8 @@ func (s *Server) Attach(p Port, e *ipc.End) error {
 	}
 	n := &port{sender: sender{p.ID, p.Shared}, name: p.Name, end: e, done: make(chan struct{})}
 	n.out.q, n.work = e, newWorker(s, n)
+	n.pace.quit = make(chan struct{})
+	n.pace.rate.Store(p.Rate)
 	s.publish(append(slices.Clone(old.all), n))
 	go func() {
 		defer close(n.done)
@@ -170,8 +175,20 @@ func (s *Server) Detach(id uint32) error {
 	return nil
 }
 
+// Limit sets how many bytes an instance may send in a second; 0: any number.
+// Error: ErrPort.
+func (s *Server) Limit(id uint32, rate uint64) error {
+	p := s.ports.Load().byID[id]
+	if p == nil {
+		return fmt.Errorf("limit instance %d: %w", id, ErrPort)
+	}
+	p.pace.rate.Store(rate)
+	return nil
+}
+
 // remove ends a port that is not published any more.
 func (s *Server) remove(p *port) {
+	close(p.pace.quit)
 	_ = p.end.Close()
 	<-p.done
 	a := p.work.account()

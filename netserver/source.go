@@ -61,7 +61,9 @@ func (w *worker) serveRing(e *ipc.End) error {
 				w.fromRing(&views[i])
 			}
 			e.Release()
+			sent := w.batch.InBytes
 			w.end()
+			w.port.pace.wait(w.port.pace.pay(sent, time.Now()))
 			idle = time.Time{}
 		case err != nil:
 			return err

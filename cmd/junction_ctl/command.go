@@ -42,6 +42,8 @@ func newCommand(out io.Writer) *cobra.Command {
 		command("ports", "List the ports that instances own", cobra.NoArgs, c.ports),
 		c.statsCommand(),
 		command("restart netserver", "Replace the network server", cobra.ExactArgs(1), c.restart),
+		command("upgrade netserver PATH", "Replace the network server by another program, or keep it if that fails", cobra.ExactArgs(2), c.upgrade),
+		c.limitCommand(),
 	)
 	manpage.Add(cmd)
 	return cmd
@@ -58,7 +60,10 @@ func command(use, short string, args cobra.PositionalArgs, run func(context.Cont
 const askTime = 15 * time.Second
 
 // ask asks junctiond.
-func (c *ctl) ask(ctx context.Context, verb string, v any) error {
+func (c *ctl) ask(ctx context.Context, verb string, v any) error { return c.order(ctx, verb, nil, v) }
+
+// order asks junctiond with arguments.
+func (c *ctl) order(ctx context.Context, verb string, args, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	o, err := client.DialOperator(ctx, c.socket)
@@ -69,7 +74,7 @@ func (c *ctl) ask(ctx context.Context, verb string, v any) error {
 		return err
 	}
 	defer o.Close()
-	return o.Ask(ctx, verb, nil, v)
+	return o.Ask(ctx, verb, args, v)
 }
 
 // print prints v as JSON if asked for, else by table.

@@ -126,7 +126,7 @@ func (s *session) attach(m wire.Attach) error {
 	}
 	ends, err := client.AttachRings(&env, ipc.ServerSide)
 	if err == nil {
-		err = s.server.Attach(netserver.Port{ID: m.ID, Name: m.Name, Shared: m.Shared}, ends[0])
+		err = s.server.Attach(netserver.Port{ID: m.ID, Name: m.Name, Shared: m.Shared, Rate: m.Rate}, ends[0])
 	}
 	if errors.Is(err, control.ErrProtocol) {
 		return err
@@ -146,12 +146,22 @@ func (s *session) broken(id uint32, err error) {
 }
 
 func (s *session) answer(id uint32, m wire.Ask) error {
-	if m.Verb != "stats" {
-		return s.conn.Send(s.ctx, id, &control.Error{Text: fmt.Sprintf("unknown request %q", m.Verb)})
+	switch m.Verb {
+	case "stats":
+		b, err := json.Marshal(s.server.Stats())
+		if err != nil {
+			return err
+		}
+		return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, json.RawMessage(b))
+	case "limit":
+		var l wire.Limit
+		if err := json.Unmarshal(m.Args, &l); err != nil {
+			return fmt.Errorf("%w: limit: %w", control.ErrProtocol, err)
+		}
+		if err := s.server.Limit(l.ID, l.Rate); err != nil {
+			s.logger.Warn("limit", "error", err) // it has just left
+		}
+		return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, struct{}{})
 	}
-	b, err := json.Marshal(s.server.Stats())
-	if err != nil {
-		return err
-	}
-	return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, json.RawMessage(b))
+	return s.conn.Send(s.ctx, id, &control.Error{Text: fmt.Sprintf("unknown request %q", m.Verb)})
 }

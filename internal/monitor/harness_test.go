@@ -114,6 +114,14 @@ var (
 // start runs a monitor for a test, with a fake server that does how.
 func start(t *testing.T, how string) (socket string) {
 	t.Helper()
+	return startWith(t, how, func(*Options) {})
+}
+
+func itoa(n int) string { return fmt.Sprint(n) }
+
+// startWith is start with changed options.
+func startWith(t *testing.T, how string, change func(*Options)) (socket string) {
+	t.Helper()
 	t.Setenv("JUNCTION_TEST_SERVER", how)
 	self, err := os.Executable()
 	require.NoError(t, err)
@@ -123,6 +131,7 @@ func start(t *testing.T, how string) (socket string) {
 		Shared: []netip.Prefix{shared4, shared6}, Gateways: []netip.Addr{netip.MustParseAddr("198.18.0.1")},
 		Dedicated: []netip.Prefix{netip.MustParsePrefix("198.18.0.128/25"), netip.MustParsePrefix("10.9.0.0/16")},
 	}
+	change(&o)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- Run(ctx, o) }()

@@ -28,6 +28,7 @@ type instance struct {
 	prefixes []netip.Prefix
 	mask     uint64               // of shared addresses
 	rings    [ipc.FilesPerEnd]int // the server's side; the instance has its own
+	rate     uint64               // bytes per second; 0: no limit
 	since    time.Time
 }
 

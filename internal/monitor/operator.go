@@ -3,7 +3,6 @@ package monitor
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -46,6 +45,7 @@ type InstanceStatus struct {
 	Mode       string         `json:"mode"`
 	Shared     bool           `json:"shared"`
 	Addresses  []netip.Prefix `json:"addresses"`
+	Rate       uint64         `json:"rate_bytes_per_second"` // 0: no limit
 	AgeSeconds float64        `json:"age_seconds"`
 }
 
@@ -94,11 +94,17 @@ func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask) (an
 		return m.portStatus(), nil
 	case "stats":
 		return m.askServer(ctx, a)
+	}
+	if err := privileged(peer); err != nil {
+		return nil, err
+	}
+	switch a.Verb {
 	case "restart":
-		if err := privileged(peer); err != nil {
-			return nil, err
-		}
 		return m.restart(ctx)
+	case "limit":
+		return m.limit(ctx, a)
+	case "upgrade":
+		return m.upgrade(ctx, a)
 	}
 	return nil, fmt.Errorf("unknown request %q; use programs of one release: %w", a.Verb, unix.ENOSYS)
 }
@@ -123,7 +129,7 @@ func (m *Monitor) Status() Status {
 	for _, i := range m.instances {
 		s.Instances = append(s.Instances, InstanceStatus{
 			ID: uint32(i.id), Name: i.name, PID: i.peer.PID, UID: i.peer.UID, Mode: serverMode.String(),
-			Shared: i.shared, Addresses: i.prefixes, AgeSeconds: time.Since(i.since).Seconds(),
+			Shared: i.shared, Addresses: i.prefixes, Rate: i.rate, AgeSeconds: time.Since(i.since).Seconds(),
 		})
 	}
 	slices.SortFunc(s.Instances, func(a, b InstanceStatus) int { return int(a.ID) - int(b.ID) })
@@ -163,21 +169,6 @@ func (m *Monitor) askServer(ctx context.Context, a wire.Ask) (json.RawMessage, e
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	return x.ask(ctx, a)
-}
-
-// restart replaces the network server and waits for the next one.
-func (m *Monitor) restart(ctx context.Context) (ServerStatus, error) {
-	x := m.server.current()
-	if x == nil {
-		return ServerStatus{}, errNoServer
-	}
-	m.server.kill("asked to restart it")
-	ctx, cancel := context.WithTimeout(ctx, readyTime)
-	defer cancel()
-	if err := m.server.awaitOther(ctx, x); err != nil {
-		return ServerStatus{}, errors.Join(errNoServer, err)
-	}
-	return m.server.status(), nil
 }
 
 // cutOff ends the lease of an instance that broke the rings' protocol.

@@ -35,6 +35,7 @@ type record struct {
 	Shared   bool           `json:"shared"`
 	Prefixes []netip.Prefix `json:"prefixes"`
 	Mask     uint64         `json:"mask"`
+	Rate     uint64         `json:"rate_bytes_per_second"`
 	Since    time.Time      `json:"since"`
 }
 
@@ -84,7 +85,7 @@ func (m *Monitor) save() {
 	}
 	s := state{Schema: stateSchema, Shared: m.opts.Shared, Last: uint32(m.last), Server: m.server.process()}
 	for _, i := range m.instances {
-		s.Instances = append(s.Instances, record{uint32(i.id), i.name, i.peer, i.shared, i.prefixes, i.mask, i.since})
+		s.Instances = append(s.Instances, record{uint32(i.id), i.name, i.peer, i.shared, i.prefixes, i.mask, i.rate, i.since})
 	}
 	b, err := json.Marshal(s)
 	path := filepath.Join(m.opts.stateDir(), "state.json")

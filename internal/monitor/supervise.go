@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,13 @@ type supervisor struct {
 	mu sync.Mutex
 	// +checklocks:mu
 	proc process // none between two servers
+	// +checklocks:mu
+	wasReady bool // the present server
+
+	// +checklocks:mu
+	program []string // the server's command line
+	// +checklocks:mu
+	unready chan string // if not nil, told of the next server that ends without having been ready
 
 	views        chan *os.File // from the server of the monitor before
 	adoptedEnded chan struct{} // closed when there is none, or no more
@@ -50,7 +58,7 @@ type ServerHistory struct {
 }
 
 func (s *supervisor) init(m *Monitor) {
-	s.m, s.readiness = m, make(chan struct{})
+	s.m, s.readiness, s.program = m, make(chan struct{}), m.opts.Server
 	s.views, s.adoptedEnded = make(chan *os.File, 1), make(chan struct{})
 }
 
@@ -133,6 +141,23 @@ func (s *supervisor) adopted(ctx context.Context, p process) {
 	}
 }
 
+// setProgram sets what servers are started from now on, and returns what was.
+func (s *supervisor) setProgram(p []string) (before []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, s.program = s.program, p
+	return before
+}
+
+// failures returns a channel that tells how the next server ended that had not
+// been ready.
+func (s *supervisor) failures() <-chan string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unready = make(chan string, 1)
+	return s.unready
+}
+
 // setProcess notes which process is the server.
 func (s *supervisor) setProcess(p process) {
 	s.mu.Lock()
@@ -152,13 +177,15 @@ func (s *supervisor) process() process {
 // runOnce starts a server and waits for its end, of which the kernel tells
 // through the process's pidfd.
 func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
-	o := &s.m.opts
-	cmd := exec.Command(o.Server[0], append(o.Server[1:], "--monitor", o.Socket)...)
+	s.mu.Lock()
+	program := append(slices.Clone(s.program), "--monitor", s.m.opts.Socket)
+	s.mu.Unlock()
+	cmd := exec.Command(program[0], program[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	s.mu.Lock()
 	err = cmd.Start()
 	if err == nil {
-		s.proc = process{cmd.Process.Pid, startOf(cmd.Process.Pid)}
+		s.proc, s.wasReady = process{cmd.Process.Pid, startOf(cmd.Process.Pid)}, false
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -176,6 +203,7 @@ func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
 	err = cmd.Wait()
 	late.Stop()
 	stop()
+	s.fail(cmd.ProcessState.String())
 	s.setProcess(process{})
 	s.lost(nil)
 	var exit *exec.ExitError
@@ -183,6 +211,17 @@ func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
 		return cmd.ProcessState.String(), nil
 	}
 	return "", err
+}
+
+// fail tells who waits for it that a server ended before it was ready.
+func (s *supervisor) fail(how string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wasReady || s.unready == nil {
+		return
+	}
+	s.unready <- how
+	s.unready = nil
 }
 
 // kill ends a server that does not do its work.
@@ -259,7 +298,7 @@ func (s *supervisor) found(x *session, r wire.Ready) {
 	} else {
 		close(s.readiness)
 	}
-	s.session, s.link = x, r
+	s.session, s.link, s.wasReady = x, r, true
 	if !s.ended.IsZero() {
 		s.history.LastOutage = time.Since(s.ended)
 	}

@@ -93,11 +93,24 @@ type (
 		ID     uint32 `json:"id"`
 		Name   string `json:"name"`
 		Shared uint64 `json:"shared"` // bit i: it may use shared address i
+		Rate   uint64 `json:"rate_bytes_per_second,omitempty"`
 	}
 	Detach struct {
 		ID uint32 `json:"id"`
 	}
 )
+
+// Limit sets how fast an instance may send. ID or Name says which.
+type Limit struct {
+	ID   uint32 `json:"id,omitempty"`
+	Name string `json:"name,omitempty"`
+	Rate uint64 `json:"rate_bytes_per_second"` // 0: no limit
+}
+
+// Upgrade names another program for the network server.
+type Upgrade struct {
+	Path string `json:"path"`
+}
 
 // Broken reports an instance whose rings cannot be used.
 type Broken struct {

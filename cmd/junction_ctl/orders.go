@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"junction/internal/monitor"
+	"junction/internal/monitor/wire"
+)
+
+func (c *ctl) upgrade(ctx context.Context, args []string) error {
+	if args[0] != "netserver" {
+		return fmt.Errorf("upgrade %q: only netserver can be upgraded", args[0])
+	}
+	path, err := filepath.Abs(args[1])
+	if err != nil {
+		return err
+	}
+	var s monitor.ServerStatus
+	if err := c.order(ctx, "upgrade", wire.Upgrade{Path: path}, &s); err != nil {
+		return err
+	}
+	return c.print(s, func(w io.Writer) {
+		fmt.Fprintf(w, "netserver\tpid %d\toutage %v\n", s.PID, s.LastOutage)
+	})
+}
+
+func (c *ctl) limitCommand() *cobra.Command {
+	var rate string
+	cmd := command("limit NAME --rate RATE", "Limit how fast an instance, by name or number, may send", cobra.ExactArgs(1),
+		func(ctx context.Context, args []string) error { return c.limit(ctx, args[0], rate) })
+	cmd.Flags().StringVar(&rate, "rate", "", "bits per second, such as 500k, 100m or 1g; 0: no limit")
+	return cmd
+}
+
+func (c *ctl) limit(ctx context.Context, name, rate string) error {
+	bytes, err := parseRate(rate)
+	if err != nil {
+		return fmt.Errorf("--rate %q: %w", rate, err)
+	}
+	var s monitor.Status
+	if err := c.ask(ctx, "status", &s); err != nil {
+		return err
+	}
+	i, err := find(s.Instances, name)
+	if err != nil {
+		return err
+	}
+	if err := c.order(ctx, "limit", wire.Limit{ID: i.ID, Rate: bytes}, &i); err != nil {
+		return err
+	}
+	return c.print(i, func(w io.Writer) { fmt.Fprintf(w, "%d\t%s\t%d bytes per second\n", i.ID, i.Name, i.Rate) })
+}
+
+// parseRate reads bits per second and returns bytes per second.
+func parseRate(s string) (uint64, error) {
+	accepted := errors.New("accepted: bits per second, such as 500k, 100m or 1g, or 0 for no limit")
+	if s == "" {
+		return 0, accepted
+	}
+	factor := 1.0
+	switch s[len(s)-1] {
+	case 'k', 'K':
+		factor = 1e3
+	case 'm', 'M':
+		factor = 1e6
+	case 'g', 'G':
+		factor = 1e9
+	}
+	if factor > 1 {
+		s = s[:len(s)-1]
+	}
+	const bitsPerByte, most = 8, 1e13
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsNaN(n) || n < 0 || n*factor > most {
+		return 0, accepted
+	}
+	bytes := n * factor / bitsPerByte
+	if n > 0 && bytes < 1 {
+		bytes = 1
+	}
+	return uint64(bytes), nil
+}

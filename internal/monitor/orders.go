@@ -1,0 +1,93 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"junction/internal/monitor/wire"
+)
+
+// restart replaces the network server and waits for the next one.
+func (m *Monitor) restart(ctx context.Context) (ServerStatus, error) {
+	x := m.server.current()
+	if x == nil {
+		return ServerStatus{}, errNoServer
+	}
+	m.server.kill("asked to restart it")
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	if err := m.server.awaitOther(ctx, x); err != nil {
+		return ServerStatus{}, errors.Join(errNoServer, err)
+	}
+	return m.server.status(), nil
+}
+
+// upgrade replaces the network server by another program. If that does not get
+// ready, the one before is started again.
+func (m *Monitor) upgrade(ctx context.Context, a wire.Ask) (ServerStatus, error) {
+	var u wire.Upgrade
+	if err := json.Unmarshal(a.Args, &u); err != nil {
+		return ServerStatus{}, fmt.Errorf("upgrade: %w: %w", err, unix.EINVAL)
+	}
+	if err := unix.Access(u.Path, unix.X_OK); err != nil {
+		return ServerStatus{}, fmt.Errorf("upgrade to %s: %w", u.Path, err)
+	}
+	before := m.server.setProgram([]string{u.Path})
+	failures := m.server.failures()
+	status, err := m.upgraded(ctx, failures)
+	if err == nil {
+		return status, nil
+	}
+	m.server.setProgram(before)
+	m.server.kill("the upgrade failed")
+	return ServerStatus{}, fmt.Errorf("upgrade to %s: %w; the one before serves again", u.Path, err)
+}
+
+// upgraded ends the present server and waits until the next one is ready, or has
+// ended without getting so.
+func (m *Monitor) upgraded(ctx context.Context, failures <-chan string) (ServerStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	x := m.server.current()
+	m.server.kill("asked to upgrade it")
+	ready := make(chan error, 1)
+	go func() { ready <- m.server.awaitOther(ctx, x) }()
+	select {
+	case how := <-failures:
+		return ServerStatus{}, fmt.Errorf("it ended before it was ready: %s", how)
+	case err := <-ready:
+		return m.server.status(), err
+	}
+}
+
+// limit sets how fast an instance may send.
+func (m *Monitor) limit(ctx context.Context, a wire.Ask) (InstanceStatus, error) {
+	var l wire.Limit
+	if err := json.Unmarshal(a.Args, &l); err != nil {
+		return InstanceStatus{}, fmt.Errorf("limit: %w: %w", err, unix.EINVAL)
+	}
+	status := m.Status().Instances
+	n := slices.IndexFunc(status, func(s InstanceStatus) bool { return s.ID == l.ID })
+	if n < 0 {
+		return InstanceStatus{}, fmt.Errorf("limit: no instance %d: %w", l.ID, unix.ESRCH)
+	}
+	m.mu.Lock()
+	for _, i := range m.instances {
+		if uint32(i.id) == l.ID {
+			i.rate = l.Rate
+		}
+	}
+	m.save()
+	m.mu.Unlock()
+	// A server that is not there gets it with the instance.
+	if _, err := m.askServer(ctx, a); err != nil && !errors.Is(err, errNoServer) {
+		return InstanceStatus{}, err
+	}
+	status[n].Rate = l.Rate
+	return status[n], nil
+}
