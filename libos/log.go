@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/log"
@@ -16,14 +18,21 @@ var levels = map[log.Level]slog.Level{
 	log.Debug:   slog.LevelDebug,
 }
 
+// computing are systrap's warnings about a thread that computes for half a minute,
+// a hundred a second, by how they start. Nothing is wrong with such a program.
+var computing = []string{"Systrap task goroutine has been waiting on ThreadContext.State", "The context is still running"}
+
 // emitter passes the Sentry's messages on to a slog.Logger.
 type emitter struct{ logger *slog.Logger }
 
 // Emit implements log.Emitter.Emit.
 func (e emitter) Emit(_ int, level log.Level, at time.Time, format string, args ...any) {
-	ctx := context.Background()
-	if e.logger.Enabled(ctx, levels[level]) {
-		e.logger.Log(ctx, levels[level], fmt.Sprintf(format, args...), "from", "sentry")
+	ctx, to := context.Background(), levels[level]
+	if level == log.Warning && slices.ContainsFunc(computing, func(s string) bool { return strings.HasPrefix(format, s) }) {
+		to = slog.LevelDebug
+	}
+	if e.logger.Enabled(ctx, to) {
+		e.logger.Log(ctx, to, fmt.Sprintf(format, args...), "from", "sentry")
 	}
 }
 
