@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -8,9 +9,19 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// needProcessors skips a test on a machine that grants fewer: --kthreads is
+// bounded by what there is.
+func needProcessors(t *testing.T, n int) {
+	t.Helper()
+	if runtime.NumCPU() < n {
+		t.Skipf("needs %d processors, there are %d", n, runtime.NumCPU())
+	}
+}
+
 // TestKthreads: threads that compute share the processors that they may use,
 // in time slices, with one that sleeps: each gets its turns.
 func TestKthreads(t *testing.T) {
+	needProcessors(t, 2)
 	program := compile(t, "spin")
 	eachEngine(t, func(t *testing.T, engine string) {
 		for _, kthreads := range []int{1, 2} {
@@ -29,6 +40,7 @@ func TestKthreads(t *testing.T) {
 
 // TestOneThreadIsNotInterrupted: without others there are no time slices.
 func TestOneThreadIsNotInterrupted(t *testing.T) {
+	needProcessors(t, 2)
 	program := compile(t, "spin")
 	eachEngine(t, func(t *testing.T, engine string) {
 		// One computes, the main thread sleeps: two processors are enough.
