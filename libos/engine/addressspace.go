@@ -120,7 +120,10 @@ func mapHere(addr hostarch.Addr, f memmap.File, fr memmap.FileRange, at hostarch
 	if precommit {
 		flags |= unix.MAP_POPULATE
 	}
-	_, _, errno := unix.Syscall6(unix.SYS_MMAP, uintptr(addr), uintptr(fr.Length()), uintptr(at.Prot()), uintptr(flags), uintptr(fd), uintptr(fr.Start))
+	errno := retrying(func() unix.Errno {
+		_, _, errno := unix.Syscall6(unix.SYS_MMAP, uintptr(addr), uintptr(fr.Length()), uintptr(at.Prot()), uintptr(flags), uintptr(fd), uintptr(fr.Start))
+		return errno
+	})
 	if errno != 0 {
 		return errno
 	}
@@ -130,8 +133,25 @@ func mapHere(addr hostarch.Addr, f memmap.File, fr memmap.FileRange, at hostarch
 // unmapHere unmaps what is the program's in r.
 func unmapHere(r hostarch.AddrRange) {
 	withoutHost(r, func(r hostarch.AddrRange) {
-		if _, _, errno := unix.Syscall(unix.SYS_MUNMAP, uintptr(r.Start), uintptr(r.Length()), 0); errno != 0 {
+		if errno := retrying(func() unix.Errno { return munmap(r) }); errno != 0 {
 			panic("engine: munmap of a program's range: " + errno.Error())
 		}
 	})
+}
+
+// retrying calls f again when this process has as many mappings as it may have
+// (vm.max_map_count): all of the program's are given up first, which takes no
+// mapping more. Those that it needs are made again when it faults.
+func retrying(f func() unix.Errno) unix.Errno {
+	errno := f()
+	if errno != unix.ENOMEM {
+		return errno
+	}
+	withoutHost(userRange, func(r hostarch.AddrRange) { munmap(r) })
+	return f()
+}
+
+func munmap(r hostarch.AddrRange) unix.Errno {
+	_, _, errno := unix.Syscall(unix.SYS_MUNMAP, uintptr(r.Start), uintptr(r.Length()), 0)
+	return errno
 }

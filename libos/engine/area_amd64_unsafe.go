@@ -59,7 +59,8 @@ const (
 )
 
 // areas counts the areas ever made. They are not given back: the Go runtime
-// ends hardly a thread.
+// ends hardly a thread, and one that it makes instead would have to get an FS
+// base that was another's to take its area for its own.
 var areas atomic.Uint32
 
 // newArea makes the calling thread's area and switches Syscall User Dispatch

@@ -80,9 +80,11 @@ func (c *switchContext) Switch(ctx context.Context, mm platform.MemoryManager, a
 // switchHere executes the thread in this process until it is left.
 func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm platform.MemoryManager, ac *arch.Context64) (*linux.SignalInfo, hostarch.AccessType, error) {
 	pointAt(&c.guest, ac)
-	if c.site.shape == compare && ac.Regs.Rip == uint64(c.site.next) {
-		c.site.compared(&ac.Regs.PtraceRegs)
-		c.site = site{}
+	if s := c.takeSite(); s.shape == compare && ac.Regs.Rip == uint64(s.next) {
+		s.compared(&ac.Regs.PtraceRegs)
+		if ac.SingleStep() {
+			return &linux.SignalInfo{Signo: int32(unix.SIGTRAP), Code: trapTrace}, hostarch.NoAccess, platform.ErrContextSignal
+		}
 	}
 	for {
 		how := run(&c.guest)
@@ -95,11 +97,11 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 			}
 			continue
 		}
+		if how == leftBySignal {
+			how = c.calledBySignal(&ac.Regs.PtraceRegs)
+		}
 		if err := c.raise(); err != nil {
 			return nil, hostarch.NoAccess, err
-		}
-		if how == leftBySignal && ac.Regs.Rip == gsNotOurs {
-			how = ac.Regs.R11
 		}
 		if how >= leftByCall {
 			c.calls++
@@ -116,9 +118,9 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 		if err == nil {
 			c.traps++
 			if next := ac.Regs.Rip; as.patches.trapped(next) {
-				err = as.patch(ctx, mm, hostarch.Addr(next), ac.Regs.Rax)
+				as.patch(ctx, mm, hostarch.Addr(next), ac.Regs.Rax)
 			}
-			return nil, hostarch.NoAccess, err
+			return nil, hostarch.NoAccess, nil
 		}
 		if info == nil {
 			return nil, hostarch.NoAccess, err
@@ -133,12 +135,37 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 }
 
 const (
+	trapTrace       = 2           // code of SIGTRAP after a single step
 	sysUserDispatch = 2           // code of SIGSYS, include/uapi/asm-generic/siginfo.h
 	auditArchI386   = 0x4000_0003 // AUDIT_ARCH_I386, include/uapi/linux/audit.h
 )
 
 // errnoResult is what a system call that failed leaves in RAX.
 func errnoResult(e unix.Errno) uint64 { return -uint64(e) }
+
+// takeSite returns the patched site that the program left by, if that was how
+// it was left the last time.
+func (c *switchContext) takeSite() site {
+	s := c.site
+	c.site = site{}
+	return s
+}
+
+// calledBySignal tells how the program was left by a signal: a few are calls
+// from patched sites.
+func (c *switchContext) calledBySignal(regs *linux.PtraceRegs) uint64 {
+	if regs.Rip == gsNotOurs {
+		if unix.Signal(c.signo) != unix.SIGILL { // not by callEntry's own instruction
+			c.pending |= 1 << (c.signo - 1)
+		}
+		return regs.R11
+	}
+	// A single step over the jump of a compare site is one over its syscall.
+	if entry, ok := inTrampoline(regs.Rip); ok && unix.Signal(c.signo) == unix.SIGTRAP && sites.called(uint64(entry)).shape == compare {
+		return leftByCall + uint64(entry)
+	}
+	return leftBySignal
+}
 
 // left turns the signal that the program was left by, or not entered for, into
 // what the Sentry wants to know: no error is a system call.
@@ -189,8 +216,8 @@ func (c *switchContext) raise() error {
 func (c *switchContext) access() hostarch.AccessType {
 	const pageFault, write, fetch = 14, 1 << 1, 1 << 4
 	switch {
-	case c.trap != pageFault:
-		return hostarch.NoAccess
+	case c.trap != pageFault || unix.Signal(c.signo) != unix.SIGSEGV || c.code <= 0:
+		return hostarch.NoAccess // another fault, or a page that cannot be had: SIGBUS
 	case c.err&write != 0:
 		return hostarch.Write
 	case c.err&fetch != 0:

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"gvisor.dev/gvisor/pkg/hostarch"
 )
@@ -29,13 +28,8 @@ const (
 	heapReserve = 64 << 30
 )
 
-// Bounds of the host binary's text and of the host's vdso, for sigHandler: what
-// is executed elsewhere is the program's.
-var (
-	hostTextLow, hostTextHigh uintptr
-	//lint:ignore U1000 run_amd64.s reads them
-	vdsoLow, vdsoHigh uintptr
-)
+// Bounds of the host binary's text, from which system calls are always allowed.
+var hostTextLow, hostTextHigh uintptr
 
 // hostRanges are the parts of the programs' addresses that this process uses
 // itself. No program may have a mapping there.
@@ -59,9 +53,6 @@ func findHostRanges() error {
 			return errors.New("the host binary lies where programs belong: link it with -ldflags '-T 0x60001000'")
 		}
 		if start >= maxUserAddress {
-			if strings.HasSuffix(s.Text(), "[vdso]") {
-				vdsoLow, vdsoHigh = uintptr(start), uintptr(end)
-			}
 			continue
 		}
 		switch {

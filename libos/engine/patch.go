@@ -63,30 +63,39 @@ func (p *patches) forget(t *trampolines) {
 // in text that is the program's own: mapped privately from a file and not writable.
 // Code made at run time, in anonymous memory or a memfd, keeps trapping, as it
 // may be rewritten.
-func (as *addressSpace) patch(ctx context.Context, m platform.MemoryManager, next hostarch.Addr, nr uint64) error {
+func (as *addressSpace) patch(ctx context.Context, m platform.MemoryManager, next hostarch.Addr, nr uint64) {
 	if t := kernel.TaskFromContext(ctx); t == nil || t.Tracer() != nil {
-		return nil // a tracer wants to see the program's own instructions
+		return // a tracer wants to see the program's own instructions
 	}
 	as.patches.mu.Lock()
 	defer as.patches.mu.Unlock()
 	var code [siteWindow]byte
 	window := next - syscallLen - beforeSite
 	if _, err := m.CopyIn(ctx, window, code[:], usermem.IOOpts{IgnorePermissions: true}); err != nil {
-		return nil // at the edge of a mapping
+		return // at the edge of a mapping
 	}
 	s, ok := findSite(&code, next, nr)
 	if !ok || !isText(ctx, m, hostarch.AddrRange{Start: window, End: window + siteWindow}) {
-		return nil
+		return
 	}
 	entry, ok := sites.take(s)
 	if !ok {
-		return nil // it keeps trapping
+		return // it keeps trapping
 	}
 	as.patches.entries = append(as.patches.entries, entry)
-	for _, step := range s.edits(s.jump(entry)) {
+	if err := as.write(ctx, m, s.start(), s.edits(s.jump(entry))); err != nil {
+		// The text is going away, or memory is: put back what can be put back.
+		old := [jumpLen]byte(code[s.start()-window:])
+		_ = as.write(ctx, m, s.start(), [][]edit{{{0, old[:]}}})
+	}
+}
+
+// write makes edits of the text at start, in their order.
+func (as *addressSpace) write(ctx context.Context, m platform.MemoryManager, start hostarch.Addr, steps [][]edit) error {
+	for _, step := range steps {
 		for _, e := range step {
-			if _, err := m.CopyOut(ctx, s.start()+hostarch.Addr(e.offset), e.code, usermem.IOOpts{IgnorePermissions: true}); err != nil {
-				return fmt.Errorf("patching the system call site at %#x: %w", s.start(), err)
+			if _, err := m.CopyOut(ctx, start+hostarch.Addr(e.offset), e.code, usermem.IOOpts{IgnorePermissions: true}); err != nil {
+				return err
 			}
 		}
 		if err := serialize(); err != nil {

@@ -127,6 +127,7 @@ noGS:
 	IRETQ
 stop:
 	MOVL $0, G_TID(AX)
+	LDMXCSR AREA_MXCSR(R8) // enter has loaded the program's
 	MOVB $SELECTOR_ALLOW, AREA_SELECTOR(R8)
 	MOVQ $NOT_ENTERED, 16(SP) // enter's result
 	RET
@@ -259,17 +260,17 @@ TEXT ·sigHandler(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
 	LEAQ ·foreignGS(SB), CX
 	CMPQ AX, CX
 	JB   note // callEntry follows enterWindow
-	JEQ  program
 outside:
-	CMPQ AX, ·hostTextLow(SB)
-	JB   notText
-	CMPQ AX, ·hostTextHigh(SB)
-	JB   host
-notText:
-	CMPQ AX, ·vdsoLow(SB)
-	JB   program
-	CMPQ AX, ·vdsoHigh(SB)
-	JAE  program
+	// Beside those two, the selector tells whose code it is, wherever it lies. A
+	// thread that has never entered a program is on the Go runtime's signal stack.
+	MOVQ SP, R8
+	ANDQ $~(AREA_SIZE-1), R8
+	MOVQ R8, R9
+	SHRQ $32, R9
+	CMPQ R9, $AREAS_TOP
+	JNE  host
+	CMPB AREA_SELECTOR(R8), $SELECTOR_BLOCK
+	JEQ  program
 host:
 	LEAQ ·previous(SB), R11
 	MOVQ (R11)(DI*8), R11
@@ -278,6 +279,11 @@ host:
 note:
 	CMPL 8(SI), $0 // si_code
 	JLE  sent
+	CMPL DI, $11 // SIGSEGV
+	JNE  noKey
+	CMPL 8(SI), $4 // SEGV_PKUERR
+	JEQ  unlock
+noKey:
 	MOVL $FAULTS, AX
 	BTL  DI, AX
 	JCS  host // a fault of callEntry itself: fatal
@@ -288,25 +294,28 @@ sent:
 	BTSQ DI, AREA_PENDING(R8)
 	RET
 
+unlock:
+	// The program's protection keys deny what callEntry needs: take them away.
+	MOVQ UC_FPSTATE(DX), AX
+	ANDQ $~XS_PKRU, XS_BV(AX)
+	RET
+
 undo:
 	MOVQ SP, R8
 	ANDQ $~(AREA_SIZE-1), R8
 	MOVQ DI, AREA_SIGNO(R8)
 	MOVLQSX 8(SI), AX
 	MOVQ AX, AREA_SICODE(R8)
+	MOVQ 16(SI), AX
+	MOVQ AX, AREA_SIADDR(R8)
+	MOVQ UC_ERR(DX), AX
+	MOVQ AX, AREA_ERR(R8)
+	MOVQ UC_TRAPNO(DX), AX
+	MOVQ AX, AREA_TRAP(R8)
 	MOVQ $NOT_ENTERED, R11
 	JMP  leave
 
 program:
-	// A host thread that runs wild is on Go's signal stack, or not entered.
-	MOVQ SP, R8
-	ANDQ $~(AREA_SIZE-1), R8
-	MOVQ R8, R9
-	SHRQ $32, R9
-	CMPQ R9, $AREAS_TOP
-	JNE  host
-	CMPB AREA_SELECTOR(R8), $SELECTOR_BLOCK
-	JNE  host
 	MOVL 28(SI), AX // si_arch of a SIGSYS
 	MOVQ AX, AREA_ARCH(R8)
 	MOVQ DI, AREA_SIGNO(R8)
@@ -359,10 +368,13 @@ program:
 	RDFSBASEQ AX
 	MOVQ AX, R_FSBASE(R9)
 	RDGSBASEQ AX
-	CMPQ AX, R8
-	JEQ  ownGS // the program has none of its own
-	MOVQ AX, R_GSBASE(R9)
+	MOVQ AX, CX
+	SHRQ $32, CX
+	CMPQ CX, $AREAS_TOP
+	JNE  ownGS
+	XORL AX, AX // an area: the program has none of its own
 ownGS:
+	MOVQ AX, R_GSBASE(R9)
 
 	MOVQ UC_FPSTATE(DX), SI
 	MOVQ AREA_FP(R8), DI

@@ -108,7 +108,7 @@ func findSite(code *[siteWindow]byte, next hostarch.Addr, nr uint64) (site, bool
 		if nr != rtSigreturn {
 			return site{movRAX, next, imm}, true
 		}
-	case code[beforeSite-5] == 0xb8 && !isPrefix(code[beforeSite-6]):
+	case code[beforeSite-5] == 0xb8 && !isPrefix(code[beforeSite-6]) && !isOperand([3]byte(code[beforeSite-8:])):
 		return site{movEAX, next, imm}, true
 	}
 	if after := code[beforeSite+syscallLen:]; after[0] == 0x48 && after[1] == 0x3d {
@@ -120,6 +120,12 @@ func findSite(code *[siteWindow]byte, next hostarch.Addr, nr uint64) (site, bool
 // isPrefix tells whether b before 0xb8 may make another instruction of it. It
 // may as well be the end of an unrelated one: then the site stays unpatched.
 func isPrefix(b byte) bool { return b&0xf0 == 0x40 || b == 0x66 }
+
+// isOperand tells whether b before 0xb8 makes it the displacement of an
+// instruction with an immediate operand, such as movl $imm,-0x48(%rsp).
+func isOperand(b [3]byte) bool {
+	return b[1]&0xc7 == 0x44 && bytes.IndexByte([]byte{0x69, 0x81, 0xc7, 0xf7}, b[0]) >= 0
+}
 
 // jump is the code that replaces the site's, with the entry of the table.
 func (s site) jump(entry int) [jumpLen]byte {

@@ -14,6 +14,7 @@
 #define XS_AVX    0x04
 #define XS_OPMASK 0x20
 #define XS_HI16   0x80
+#define XS_PKRU   0x200
 #define XS_SLOW   (~0xa6) // all but these four
 
 // In the macros DI is the XSAVE area.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
@@ -90,6 +91,11 @@ func (c *switchContext) switchStub(ctx context.Context, as *addressSpace, mm pla
 		stub = &stubContext{second.NewContext(ctx)}
 		c.stub.Store(stub)
 	}
+	// An interrupt may have come before there was a thread to pass it to.
+	if atomic.LoadUint32(&c.stop) != 0 && atomic.SwapUint32(&c.stop, 0) != 0 {
+		return nil, hostarch.NoAccess, platform.ErrContextInterrupt
+	}
+	c.takeSite()
 	if c.stubAS == nil {
 		stub.FullStateChanged()
 	}

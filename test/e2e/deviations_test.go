@@ -68,10 +68,11 @@ var deviations = map[string]map[string]*deviation{
 	"fixed_mappings_high":          {"inproc": {why: "programs' addresses end at 0x550000000000, below the host's own mappings", replace: []string{"mapped: no fault", "elsewhere"}}},
 	"gs_selector_loaded":           {"inproc": {why: whyGSShown, varies: true}, "systrap": {why: whySystrapGS, code: 139}},
 
-	"sysenter":                  {"inproc": {why: "it returns to the lower half of an address, which now and then is the libOS's code: the instance dies of that", varies: true}},
+	"sysenter":                  {"inproc": {why: "it returns to the lower half of an address, which now and then is the libOS's code", varies: true}},
 	"gs_base_written":           {"systrap": {why: whySystrapGS, code: 139}},
 	"gs_base_written_and_fault": {"systrap": {why: whySystrapGS, code: 139}},
 	"gs_selector_of_data":       {"systrap": {why: whySystrapGS, code: 139}},
+	"step_in_process":           {"systrap": {why: whySystrapTF, varies: true}},
 	"trap_flag":                 {"systrap": {why: whySystrapTF, varies: true}},
 	"unknown_numbers":           {"systrap": {why: "systrap's Sentry takes all 64 bits of the number", replace: []string{"68: getgid,", "68: ENOSYS,"}}},
 	"clobbers":                  {"systrap": {why: "systrap's patched sites do not set rcx and r11", varies: true}},
