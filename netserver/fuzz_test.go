@@ -85,7 +85,7 @@ func checkVerdict(t *testing.T, f *forwarder, p *packet, head []byte, v verdict)
 		w := newWorker(&Server{}, nil)
 		w.s.fwd.mac, w.pkt = f.mac, *p
 		w.s.fwd.table.Store(f.view())
-		w.s.uplinks = []outlet{{q: sinkhole{}, uplink: true}}
+		w.s.uplinks = []outlet{{q: sinkhole{}, uplink: true, tap: &tapPoint{}}}
 		w.answer(v.reply, append([]byte{}, head...), nil)
 		w.letGo()
 	}

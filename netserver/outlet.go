@@ -22,6 +22,7 @@ type outlet struct {
 	mu     sync.Mutex
 	q      txQueue // used with mu held
 	uplink bool
+	tap    *tapPoint
 }
 
 // Why an outlet does not take a frame.

@@ -42,6 +42,9 @@ type Server struct {
 	start    time.Time
 	running  sync.WaitGroup
 	failed   chan error
+	tap      tapPoint // of the uplink
+	taps     sync.WaitGroup
+	closing  chan struct{}
 
 	ports atomic.Pointer[portSet]
 	mu    sync.Mutex // of changes to ports
@@ -65,6 +68,7 @@ type port struct {
 	end  *ipc.End
 	out  outlet
 	pace pacer
+	tap  tapPoint
 	work *worker
 	done chan struct{}
 }
@@ -88,14 +92,14 @@ func New(o Options) (*Server, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		opts: o, start: time.Now(), maxFrame: o.Uplink.MTU() + ethLen, failed: make(chan error, 1),
+		opts: o, start: time.Now(), maxFrame: o.Uplink.MTU() + ethLen, failed: make(chan error, 1), closing: make(chan struct{}),
 		uplinks: make([]outlet, len(o.Uplink.Queues())),
 	}
 	s.fwd.mac = mac(hw)
 	s.fwd.table.Store(o.View)
 	s.ports.Store(&portSet{})
 	for i, q := range o.Uplink.Queues() {
-		s.uplinks[i].q, s.uplinks[i].uplink = q, true
+		s.uplinks[i].q, s.uplinks[i].uplink, s.uplinks[i].tap = q, true, &s.tap
 	}
 	for _, q := range o.Uplink.Queues() {
 		w := newWorker(s, nil)
@@ -138,7 +142,7 @@ func (s *Server) Attach(p Port, e *ipc.End) error {
 		return fmt.Errorf("attach instance %d: %w", p.ID, ErrPort)
 	}
 	n := &port{sender: sender{p.ID, p.Shared}, name: p.Name, end: e, done: make(chan struct{})}
-	n.out.q, n.work = e, newWorker(s, n)
+	n.out.q, n.out.tap, n.work = e, &n.tap, newWorker(s, n)
 	n.pace.quit = make(chan struct{})
 	n.pace.rate.Store(p.Rate)
 	s.publish(append(slices.Clone(old.all), n))
@@ -195,7 +199,7 @@ func (s *Server) remove(p *port) {
 	s.gone.add(&a)
 }
 
-// Close ends the workers. It must be called before the uplink is closed, and
+// Close ends the workers and captures. It must be called once, before the uplink is closed, and
 // waits for the uplink's workers, who end with it: see Wait.
 func (s *Server) Close() {
 	s.mu.Lock()
@@ -205,6 +209,8 @@ func (s *Server) Close() {
 	for _, p := range old.all {
 		s.remove(p)
 	}
+	close(s.closing)
+	s.taps.Wait()
 }
 
 // Wait waits for the workers of the uplink, which its Close ends.

@@ -45,7 +45,9 @@ func (w *worker) fromUplink(b []byte) {
 		w.batch.drops[why]++
 		return
 	}
-	w.carry(w.s.fwd.ingress(&w.pkt, w.now), head, append(w.parts[:0], frame))
+	parts := append(w.parts[:0], frame)
+	w.s.tap.frame(0, parts)
+	w.carry(w.s.fwd.ingress(&w.pkt, w.now), head, parts)
 }
 
 // serveRing moves the frames of an instance until its ring ends.
@@ -98,6 +100,7 @@ func (w *worker) fromRing(v *ipc.View) {
 			parts = append(parts, t)
 		}
 	}
+	w.port.tap.frame(0, parts)
 	w.carry(w.s.fwd.egress(&w.port.sender, &w.pkt, w.now), head, parts)
 }
 

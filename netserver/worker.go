@@ -51,10 +51,9 @@ func (w *worker) begin() {
 
 // end lets everything of the batch go out and adds up.
 func (w *worker) end() {
-	patient := w.port != nil
 	for _, o := range w.touched {
 		w.hold(o)
-		o.flush(patient && o.uplink)
+		o.flush(o.uplink) // what it has taken must go out: nobody may flush after us
 	}
 	w.letGo()
 	clear(w.touched)
@@ -103,6 +102,7 @@ func (w *worker) put(o *outlet, parts [][]byte) {
 		return
 	}
 	w.batch.Out++
+	o.tap.frame(1, parts)
 	if !slices.Contains(w.touched, o) {
 		w.touched = append(w.touched, o)
 	}

@@ -44,6 +44,7 @@ func newCommand(out io.Writer) *cobra.Command {
 		command("restart netserver", "Replace the network server", cobra.ExactArgs(1), c.restart),
 		command("upgrade netserver PATH", "Replace the network server by another program, or keep it if that fails", cobra.ExactArgs(2), c.upgrade),
 		c.limitCommand(),
+		c.captureCommand(),
 	)
 	manpage.Add(cmd)
 	return cmd
@@ -62,8 +63,8 @@ const askTime = 15 * time.Second
 // ask asks junctiond.
 func (c *ctl) ask(ctx context.Context, verb string, v any) error { return c.order(ctx, verb, nil, v) }
 
-// order asks junctiond with arguments.
-func (c *ctl) order(ctx context.Context, verb string, args, v any) error {
+// order asks junctiond with arguments and files beside them.
+func (c *ctl) order(ctx context.Context, verb string, args, v any, files ...int) error {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	o, err := client.DialOperator(ctx, c.socket)
@@ -74,7 +75,7 @@ func (c *ctl) order(ctx context.Context, verb string, args, v any) error {
 		return err
 	}
 	defer o.Close()
-	return o.Ask(ctx, verb, args, v)
+	return o.Ask(ctx, verb, args, v, files...)
 }
 
 // print prints v as JSON if asked for, else by table.

@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"junction/internal/monitor/client"
 	"junction/internal/monitor/wire"
 	"junction/ipc"
@@ -107,7 +109,7 @@ func (s *session) order(env *control.Envelope) error {
 		if err := wire.Decode(env, wire.TypeAsk, &m); err != nil {
 			return err
 		}
-		return s.answer(env.ID, m)
+		return s.answer(env, m)
 	}
 	return fmt.Errorf("%w: type %d from the monitor", control.ErrProtocol, env.Message.Type())
 }
@@ -145,7 +147,8 @@ func (s *session) broken(id uint32, err error) {
 	}()
 }
 
-func (s *session) answer(id uint32, m wire.Ask) error {
+func (s *session) answer(env *control.Envelope, m wire.Ask) error {
+	id := env.ID
 	switch m.Verb {
 	case "stats":
 		b, err := json.Marshal(s.server.Stats())
@@ -163,5 +166,29 @@ func (s *session) answer(id uint32, m wire.Ask) error {
 		}
 		return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, struct{}{})
 	}
+	if m.Verb == "capture" {
+		if err := s.capture(env, m); err != nil {
+			return s.conn.Send(s.ctx, id, &control.Error{Code: uint32(unix.EINVAL), Text: err.Error()})
+		}
+		return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, struct{}{})
+	}
 	return s.conn.Send(s.ctx, id, &control.Error{Text: fmt.Sprintf("unknown request %q", m.Verb)})
+}
+
+// capture begins to write frames to the file that came with the request.
+func (s *session) capture(env *control.Envelope, m wire.Ask) error {
+	var c wire.Capture
+	if err := json.Unmarshal(m.Args, &c); err != nil {
+		return err
+	}
+	if len(env.Files) != 1 {
+		return fmt.Errorf("capture: %d files to write to, not one", len(env.Files))
+	}
+	// Non-blocking, so that a reader that does not read holds up nothing.
+	if err := unix.SetNonblock(env.Files[0], true); err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(env.Files[0]), "capture")
+	env.Files = nil
+	return s.server.Capture(c.ID, f)
 }

@@ -68,12 +68,12 @@ func (m *Monitor) serveOperator(ctx context.Context, c *control.Conn) error {
 			return err
 		}
 		var ask wire.Ask
-		err = wire.Decode(&env, wire.TypeAsk, &ask)
-		env.Close()
-		if err != nil {
+		if err = wire.Decode(&env, wire.TypeAsk, &ask); err != nil {
+			env.Close()
 			return err
 		}
-		answer, err := m.answer(ctx, c.Peer(), ask)
+		answer, err := m.answer(ctx, c.Peer(), ask, &env)
+		env.Close()
 		if err != nil {
 			err = refuseErr(ctx, c, env.ID, err)
 		} else {
@@ -85,8 +85,8 @@ func (m *Monitor) serveOperator(ctx context.Context, c *control.Conn) error {
 	}
 }
 
-// answer does what an operator asks for.
-func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask) (any, error) {
+// answer does what an operator asks for with the message in env.
+func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask, env *control.Envelope) (any, error) {
 	switch a.Verb {
 	case "status":
 		return m.Status(), nil
@@ -103,6 +103,10 @@ func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask) (an
 		return m.restart(ctx)
 	case "limit":
 		return m.limit(ctx, a)
+	case "capture":
+		files := env.Files
+		env.Files = nil
+		return m.askServer(ctx, a, files...)
 	case "upgrade":
 		return m.upgrade(ctx, a)
 	}
@@ -161,14 +165,16 @@ func (m *Monitor) portStatus() []PortStatus {
 // askTime is how long the network server has to answer a question.
 const askTime = 2 * time.Second
 
-func (m *Monitor) askServer(ctx context.Context, a wire.Ask) (json.RawMessage, error) {
+// askServer asks the network server. It takes files over.
+func (m *Monitor) askServer(ctx context.Context, a wire.Ask, files ...int) (json.RawMessage, error) {
 	x := m.server.current()
 	if x == nil {
+		closeAll(files)
 		return nil, errNoServer
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	return x.ask(ctx, a)
+	return x.ask(ctx, a, files...)
 }
 
 // cutOff ends the lease of an instance that broke the rings' protocol.

@@ -31,11 +31,17 @@ type session struct {
 	// +checklocks:mu
 	next uint32
 	// +checklocks:mu
-	asked map[uint32]chan wire.Answer // nil when the session is over
+	asked map[uint32]chan result // nil when the session is over
 	// +checklocks:mu
 	alive time.Time
 
 	more chan struct{} // of capacity 1: the queue is not empty
+}
+
+// result is what the server answers: an error is a *control.Error.
+type result struct {
+	answer wire.Answer
+	err    error
 }
 
 // order is something to send. Its files are the order's own.
@@ -44,6 +50,7 @@ type order struct {
 	id    uint32
 	value any
 	rings []int
+	files []int // beside the message itself
 }
 
 // serve talks with a network server until the connection ends.
@@ -53,7 +60,7 @@ func (s *supervisor) serve(ctx context.Context, c *control.Conn) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	x := &session{conn: c, asked: make(map[uint32]chan wire.Answer), more: make(chan struct{}, 1), alive: time.Now(), over: make(chan struct{})}
+	x := &session{conn: c, asked: make(map[uint32]chan result), more: make(chan struct{}, 1), alive: time.Now(), over: make(chan struct{})}
 	ready, had, err := s.introduce(ctx, x)
 	if err != nil {
 		return err
@@ -180,7 +187,7 @@ func (x *session) order(o order) {
 	}
 	x.mu.Unlock()
 	if over {
-		closeAll(o.rings)
+		o.drop()
 		return
 	}
 	select {
@@ -203,10 +210,10 @@ func (x *session) send(ctx context.Context) {
 		x.mu.Unlock()
 		for i, o := range orders {
 			err := x.sendOrder(ctx, o)
-			closeAll(o.rings)
+			o.drop()
 			if err != nil {
 				for _, o := range orders[i+1:] {
-					closeAll(o.rings)
+					o.drop()
 				}
 				return // receive finds out
 			}
@@ -215,7 +222,7 @@ func (x *session) send(ctx context.Context) {
 }
 
 func (x *session) sendOrder(ctx context.Context, o order) error {
-	if err := wire.Send(ctx, x.conn, o.id, o.kind, o.value); err != nil {
+	if err := wire.Send(ctx, x.conn, o.id, o.kind, o.value, o.files...); err != nil {
 		return err
 	}
 	if o.rings == nil {
@@ -283,10 +290,11 @@ func (s *supervisor) heard(x *session, env *control.Envelope) error {
 		return nil
 	case control.TypeError, wire.TypeAnswer:
 		var a wire.Answer
-		if err := wire.Decode(env, wire.TypeAnswer, &a); err != nil {
+		err := wire.Decode(env, wire.TypeAnswer, &a)
+		if err != nil && env.Message.Type() != control.TypeError {
 			return err
 		}
-		x.answered(env.ID, a)
+		x.answered(env.ID, result{a, err})
 		return nil
 	}
 	return fmt.Errorf("%w: type %d from the network server", control.ErrProtocol, env.Message.Type())
@@ -301,31 +309,38 @@ func (x *session) pong(p wire.Pong) {
 	}
 }
 
-// ask asks the server and waits for the answer.
-func (x *session) ask(ctx context.Context, a wire.Ask) (wire.Answer, error) {
-	ch := make(chan wire.Answer, 1)
+// drop closes an order's files.
+func (o *order) drop() {
+	closeAll(o.rings)
+	closeAll(o.files)
+}
+
+// ask asks the server and waits for the answer. It takes files over.
+func (x *session) ask(ctx context.Context, a wire.Ask, files ...int) (wire.Answer, error) {
+	ch := make(chan result, 1)
 	x.mu.Lock()
 	if x.asked == nil {
 		x.mu.Unlock()
+		closeAll(files)
 		return nil, errNoServer
 	}
 	x.next++
 	id := x.next
 	x.asked[id] = ch
 	x.mu.Unlock()
-	x.order(order{kind: wire.TypeAsk, id: id, value: a})
+	x.order(order{kind: wire.TypeAsk, id: id, value: a, files: files})
 	select {
-	case answer, ok := <-ch:
+	case r, ok := <-ch:
 		if !ok {
 			return nil, errNoServer
 		}
-		return answer, nil
+		return r.answer, r.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 }
 
-func (x *session) answered(id uint32, a wire.Answer) {
+func (x *session) answered(id uint32, a result) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if ch := x.asked[id]; ch != nil {
@@ -343,7 +358,7 @@ func (x *session) end() {
 	}
 	x.asked = nil
 	for _, o := range x.queue {
-		closeAll(o.rings)
+		o.drop()
 	}
 	x.queue = nil
 }

@@ -84,8 +84,8 @@ func (c *caller) receive(ctx context.Context) {
 	c.waiting = nil
 }
 
-// call sends a request and decodes its answer into v.
-func (c *caller) call(ctx context.Context, kind uint16, request any, answer uint16, v any) error {
+// call sends a request, with files beside it, and decodes its answer into v.
+func (c *caller) call(ctx context.Context, kind uint16, request any, answer uint16, v any, files ...int) error {
 	ch := make(chan control.Envelope, 1)
 	c.mu.Lock()
 	if c.waiting == nil {
@@ -96,7 +96,7 @@ func (c *caller) call(ctx context.Context, kind uint16, request any, answer uint
 	id := c.next
 	c.waiting[id] = ch
 	c.mu.Unlock()
-	if err := wire.Send(ctx, c.conn, id, kind, request); err != nil {
+	if err := wire.Send(ctx, c.conn, id, kind, request, files...); err != nil {
 		c.forget(id)
 		return fmt.Errorf("%w: %w", ErrLost, err)
 	}

@@ -21,8 +21,9 @@ func DialOperator(ctx context.Context, path string) (*Operator, error) {
 	return &Operator{c}, nil
 }
 
-// Ask gives an order, with args as JSON unless nil, and reads its result into v.
-func (o *Operator) Ask(ctx context.Context, verb string, args, v any) error {
+// Ask gives an order, with args as JSON unless nil and files beside it, and reads
+// its result into v.
+func (o *Operator) Ask(ctx context.Context, verb string, args, v any, files ...int) error {
 	ask := wire.Ask{Verb: verb}
 	if args != nil {
 		b, err := json.Marshal(args)
@@ -32,7 +33,7 @@ func (o *Operator) Ask(ctx context.Context, verb string, args, v any) error {
 		ask.Args = b
 	}
 	var answer wire.Answer
-	if err := o.call(ctx, wire.TypeAsk, ask, wire.TypeAnswer, &answer); err != nil {
+	if err := o.call(ctx, wire.TypeAsk, ask, wire.TypeAnswer, &answer, files...); err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
 	return json.Unmarshal(answer, v)

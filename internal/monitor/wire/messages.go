@@ -107,6 +107,12 @@ type Limit struct {
 	Rate uint64 `json:"rate_bytes_per_second"` // 0: no limit
 }
 
+// Capture asks for frames, of an instance or, with 0, of the uplink. Where to
+// write them, as netserver.Server.Capture does, comes beside the message.
+type Capture struct {
+	ID uint32 `json:"id"`
+}
+
 // Upgrade names another program for the network server.
 type Upgrade struct {
 	Path string `json:"path"`
