@@ -105,7 +105,8 @@ func iperf(t *testing.T, v variant, direction string) {
 	data, err := os.ReadFile(sink)
 	require.NoError(t, err)
 	require.Greater(t, len(data), size/2) // what is under way at the end is not counted
-	require.EqualValues(t, summary.End.Received.Bytes, len(data), "bytes that iperf3 counted")
+	// iperf3's threads end its count and its file at the end one block apart now and then.
+	require.InDelta(t, summary.End.Received.Bytes, len(data), 128<<10, "bytes that iperf3 counted")
 	requirePayload(t, data)
 }
 
