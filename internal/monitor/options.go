@@ -37,7 +37,9 @@ type Options struct {
 	MinPort uint16
 	// Metrics is the address to serve Prometheus at; none: nowhere.
 	Metrics string
-	// Rings are the sizes of ring pairs.
+	// Rings are the sizes of ring pairs. Default: room for 2700 frames of 1514
+	// bytes each way, somewhat more than a NIC's queue holds, so that a burst from
+	// it is not lost here.
 	Rings ipc.Options
 	// Logger receives what happens. Default: discarded.
 	Logger *slog.Logger
@@ -51,6 +53,9 @@ var ErrOptions = errors.New("monitor configuration")
 func (o *Options) check() error {
 	if o.HangAfter == 0 {
 		o.HangAfter = defaultHangAfter
+	}
+	if o.Rings == (ipc.Options{}) {
+		o.Rings.Buffers = 1 << 15
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
