@@ -26,6 +26,7 @@ func (r *rig) startMonitor(flags ...string) {
 	c := r.Server.Command(context.Background(), filepath.Join(commands, "junctiond"), slices.Concat([]string{
 		"--socket", r.socket, "--nic", lab.ServerNIC, "--driver", "afxdp",
 		"--addr", lab.ServerAddr4.String(), "--addr", lab.ServerAddr6.String(), "--dedicated", dedicatedNet,
+		"--hang-after", "3s", // the tests' own load is no reason to kill it
 	}, flags)...)
 	r.monitor = launch(r.t, c, c.Cmd)
 	r.monitor.awaitCond(r.monitor.stderr, contains("network server ready"), "the network server")
