@@ -170,8 +170,12 @@ func (h *hold) reservation() ports.Reservation {
 }
 
 // sweepEvery bounds how long a port is kept whose last connection's end was
-// told by no event.
-const sweepEvery = time.Second
+// told by no event. Sweeps take at most one in sweepShare of a processor's time:
+// thousands of connections may be in TIME-WAIT while others come and go.
+const (
+	sweepEvery = time.Second
+	sweepShare = 16
+)
 
 // sweep gives ports back when their last connection has ended, until no idle
 // ones are left.
@@ -183,17 +187,23 @@ func (k *keeper) sweep() {
 		case <-k.kick:
 		case <-t.C:
 		}
-		k.mu.Lock()
-		for h := range k.idle {
-			k.release(h)
-		}
-		if len(k.idle) == 0 {
-			k.sweeping = false
-			k.mu.Unlock()
+		began := time.Now()
+		if !k.sweepOnce() {
 			return
 		}
-		k.mu.Unlock()
+		time.Sleep((sweepShare - 1) * time.Since(began))
 	}
+}
+
+// sweepOnce looks at all idle ports, and tells whether there is more to do.
+func (k *keeper) sweepOnce() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for h := range k.idle {
+		k.release(h)
+	}
+	k.sweeping = len(k.idle) > 0
+	return k.sweeping
 }
 
 // ended says that a connection may have.
