@@ -20,11 +20,12 @@
 //
 // # Which code is the program's
 //
-// A handler tells program mode by the interrupted address: all but the host's
-// text and vdso is the program's. The host's other ranges (layout.go) are occupied in
-// every address space of a program. The few instructions of entering and leaving,
-// when FS is the program's in host text, are ranges of their own: a signal there
-// undoes the entry, or is noted and raised again after the exit.
+// A handler tells program mode by the selector of Syscall User Dispatch, which
+// is set for as long as the program executes, wherever its code lies. The host's
+// own ranges (layout.go) are occupied in every address space of a program. The
+// few instructions of entering and leaving, when FS is the program's in host
+// text, are ranges of their own: a signal there undoes the entry, or is noted
+// and raised again after the exit.
 //
 // # More than one address space
 //

@@ -2,6 +2,25 @@
 #include "area.h"
 #include "state.h"
 
+// LOAD_REGS loads the program's registers, but SP, from the register file at
+// R9. The bytes are movq R_RBP(R9), BP: vet knows no code that is left for good.
+#define LOAD_REGS \
+	MOVQ R_R15(R9), R15; \
+	MOVQ R_R14(R9), R14; \
+	MOVQ R_R13(R9), R13; \
+	MOVQ R_R12(R9), R12; \
+	BYTE $0x49; BYTE $0x8b; BYTE $0x69; BYTE $R_RBP; \
+	MOVQ R_RBX(R9), BX; \
+	MOVQ R_R11(R9), R11; \
+	MOVQ R_R10(R9), R10; \
+	MOVQ R_RAX(R9), AX; \
+	MOVQ R_RCX(R9), CX; \
+	MOVQ R_RDX(R9), DX; \
+	MOVQ R_RSI(R9), SI; \
+	MOVQ R_RDI(R9), DI; \
+	MOVQ R_R8(R9), R8; \
+	MOVQ R_R9(R9), R9
+
 // func enter(a *area) uint64
 //
 // Runs the program whose state a points at until it is left, and says how.
@@ -75,22 +94,8 @@ TEXT ·enterWindow(SB),NOSPLIT|NOFRAME,$0
 	JNE  atOnce
 	PUSHQ AX
 	POPFQ
-	MOVQ R_R15(R9), R15
-	MOVQ R_R14(R9), R14
-	MOVQ R_R13(R9), R13
-	MOVQ R_R12(R9), R12
-	BYTE $0x49; BYTE $0x8b; BYTE $0x69; BYTE $R_RBP // movq R_RBP(R9), BP: vet knows no code that is left for good
-	MOVQ R_RBX(R9), BX
-	MOVQ R_R11(R9), R11
-	MOVQ R_R10(R9), R10
-	MOVQ R_RAX(R9), AX
-	MOVQ R_RCX(R9), CX
-	MOVQ R_RDX(R9), DX
-	MOVQ R_RSI(R9), SI
-	MOVQ R_RDI(R9), DI
 	MOVQ R_RSP(R9), SP
-	MOVQ R_R8(R9), R8
-	MOVQ R_R9(R9), R9
+	LOAD_REGS
 	BYTE $0x65; BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $AREA_RIP // jmp *%gs:AREA_RIP
 atOnce:
 	// iretq takes the flags and the address at once, and needs no area: with the
@@ -109,21 +114,7 @@ atOnce:
 	JZ   noGS
 	WRGSBASEQ AX
 noGS:
-	MOVQ R_R15(R9), R15
-	MOVQ R_R14(R9), R14
-	MOVQ R_R13(R9), R13
-	MOVQ R_R12(R9), R12
-	BYTE $0x49; BYTE $0x8b; BYTE $0x69; BYTE $R_RBP // movq R_RBP(R9), BP
-	MOVQ R_RBX(R9), BX
-	MOVQ R_R11(R9), R11
-	MOVQ R_R10(R9), R10
-	MOVQ R_RAX(R9), AX
-	MOVQ R_RCX(R9), CX
-	MOVQ R_RDX(R9), DX
-	MOVQ R_RSI(R9), SI
-	MOVQ R_RDI(R9), DI
-	MOVQ R_R8(R9), R8
-	MOVQ R_R9(R9), R9
+	LOAD_REGS
 	IRETQ
 stop:
 	MOVL $0, G_TID(AX)
