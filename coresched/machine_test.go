@@ -1,0 +1,83 @@
+package coresched
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestEnclavesDoNotOverlap(t *testing.T) {
+	m, err := NewMachine(4)
+	require.NoError(t, err)
+	_, err = m.NewEnclave(FirstCPUs(2), EnclaveOptions{})
+	require.NoError(t, err)
+	_, err = m.NewEnclave(FirstCPUs(3), EnclaveOptions{})
+	require.ErrorIs(t, err, ErrCPU)
+	_, err = m.NewEnclave(FirstCPUs(5), EnclaveOptions{})
+	require.ErrorIs(t, err, ErrCPU)
+	_, err = m.NewEnclave(CPUSet{}, EnclaveOptions{})
+	require.ErrorIs(t, err, ErrCPU)
+	for _, n := range []int{0, -1, MaxCPUs + 1} {
+		_, err := NewMachine(n)
+		require.ErrorIs(t, err, ErrCPU)
+	}
+}
+
+// An overflow is told, fails what was decided without knowing, and ends with a
+// rescan.
+func TestOverflow(t *testing.T) {
+	m, err := NewMachine(1)
+	require.NoError(t, err)
+	e, err := m.NewEnclave(FirstCPUs(1), EnclaveOptions{QueueLen: 4})
+	require.NoError(t, err)
+	require.NoError(t, e.Attach(0, false))
+	require.Empty(t, e.Rescan(0, nil))
+	for range 9 {
+		_, err := e.Enter(0, true, Hints{})
+		require.NoError(t, err)
+	}
+	_, err = e.Receive(NoCPU, make([]Message, 8))
+	require.ErrorIs(t, err, ErrOverflow)
+	require.EqualValues(t, 5, e.Counts().Lost)
+	txn := []Txn{{CPU: 0, Task: 1, TaskSeq: 1}}
+	require.Zero(t, e.Commit(0, NoCPU, txn))
+	require.Equal(t, AgentStale, txn[0].Result)
+	require.Len(t, e.Rescan(0, nil), 9)
+	require.Equal(t, 1, e.Commit(0, NoCPU, txn))
+}
+
+func TestAccountsOfCores(t *testing.T) {
+	m, err := NewMachine(1)
+	require.NoError(t, err)
+	e, err := m.NewEnclave(FirstCPUs(1), EnclaveOptions{})
+	require.NoError(t, err)
+	require.NoError(t, e.Attach(0, false))
+	e.Rescan(0, nil)
+	task, err := e.Enter(10, true, Hints{})
+	require.NoError(t, err)
+	require.Equal(t, 1, e.Commit(20, NoCPU, []Txn{{CPU: 0, Task: task, TaskSeq: 1}}))
+	require.Equal(t, Time(5), e.Status(25, task).Runtime)
+	require.NoError(t, e.Yield(30, task))
+	require.Equal(t, Time(10), e.Status(99, task).Runtime)
+}
+
+func BenchmarkCommit(b *testing.B) {
+	m, err := NewMachine(2)
+	require.NoError(b, err)
+	e, err := m.NewEnclave(FirstCPUs(2), EnclaveOptions{})
+	require.NoError(b, err)
+	require.NoError(b, e.Attach(0, false))
+	e.Rescan(0, nil)
+	task, err := e.Enter(0, true, Hints{})
+	require.NoError(b, err)
+	buf, txn := make([]Message, 8), []Txn{{CPU: 0, Task: task, TaskSeq: 1}}
+	b.ReportAllocs()
+	for b.Loop() {
+		e.Commit(0, NoCPU, txn)
+		_ = e.Yield(0, task)
+		n, _ := e.Receive(NoCPU, buf)
+		txn[0].TaskSeq = buf[n-1].Seq
+		m.Actions()
+	}
+	require.Equal(b, Complete, txn[0].Result)
+}

@@ -1,0 +1,604 @@
+package coresched
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The model check: random events and transactions against a machine of two
+// enclaves, compared after every step with a model that shares no code with
+// it: what the actions amount to, what the events amount to, and what a reader
+// of the messages knows.
+
+const (
+	modelCPUs  = 6
+	modelTasks = 24
+	timeout    = 400 * time.Microsecond
+)
+
+// fact is the truth about a task, by the events told to the machine.
+type fact struct {
+	enclave int // 0: no such task
+	state   state
+	since   Time
+	cpu     CPU
+	allowed CPUSet
+	seq     Seq
+}
+
+// known is what a reader of one enclave's messages knows of a task.
+type known struct {
+	present, runnable bool
+	on                CPU
+	seq               Seq
+}
+
+type model struct {
+	t        *testing.T
+	rng      *rand.Rand
+	m        *Machine
+	enclaves [3]*Enclave // from 1 on
+	attached [3]bool
+	perCPU   [3]bool
+	sets     [3]CPUSet
+	facts    map[Task]*fact
+	lastSeq  map[Task]Seq // also of tasks that are gone
+	offline  [modelCPUs]bool
+	busy     [modelCPUs]bool
+	// mirror is the hardware, as the actions change it.
+	mirror  [modelCPUs]Task
+	adopted map[Task]bool
+	readers [3]map[Task]known
+	now     Time
+	seen    map[string]int
+}
+
+func newModel(t *testing.T, seed uint64) *model {
+	m, err := NewMachine(modelCPUs)
+	require.NoError(t, err)
+	w := &model{
+		t: t, rng: rand.New(rand.NewPCG(seed, 1)), m: m, facts: map[Task]*fact{}, lastSeq: map[Task]Seq{},
+		adopted: map[Task]bool{}, seen: map[string]int{},
+	}
+	for i := 1; i <= 2; i++ {
+		w.make(i)
+	}
+	return w
+}
+
+// make makes enclave i: 1 has cores 0 to 3, 2 has 4 and 5.
+func (w *model) make(i int) {
+	set := FirstCPUs(4)
+	if i == 2 {
+		set = CPUSet{}
+		set.Add(4)
+		set.Add(5)
+	}
+	e, err := w.m.NewEnclave(set, EnclaveOptions{QueueLen: 16, RunnableTimeout: timeout})
+	require.NoError(w.t, err)
+	w.enclaves[i], w.sets[i], w.readers[i] = e, set, map[Task]known{}
+}
+
+func (w *model) note(what string) { w.seen[what]++ }
+
+// pick returns a random task, now and then one that does not exist.
+func (w *model) pick() Task { return Task(w.rng.IntN(modelTasks + 2)) }
+
+func (w *model) step() {
+	w.now += Time(w.rng.IntN(2000))
+	i := 1 + w.rng.IntN(2)
+	switch n := w.rng.IntN(100); {
+	case n < 8:
+		w.enter(i)
+	case n < 12:
+		w.leave(i)
+	case n < 40:
+		w.event(i)
+	case n < 44:
+		w.affinity(i)
+	case n < 47:
+		w.cpu()
+	case n < 65:
+		w.commit(i, w.group(i))
+	case n < 75:
+		w.commitSync(i, w.group(i))
+	case n < 96:
+		w.read(i)
+	case n < 98:
+		w.attach(i)
+	case n < 99:
+		w.watchdog(i)
+	default:
+		w.end(i)
+	}
+	w.carryOut()
+	w.check()
+}
+
+func (w *model) enter(i int) {
+	if len(w.facts) >= modelTasks {
+		return
+	}
+	f := &fact{enclave: i, state: blocked, since: w.now, cpu: NoCPU, allowed: FirstCPUs(modelCPUs)}
+	if w.rng.IntN(2) == 0 {
+		f.state = runnable
+	}
+	t, err := w.enclaves[i].Enter(w.now, f.state == runnable, Hints{})
+	require.NoError(w.t, err)
+	require.NotContains(w.t, w.facts, t, "a task's number is not given away twice")
+	f.seq = w.lastSeq[t].next()
+	w.facts[t] = f
+}
+
+func (w *model) leave(i int) {
+	t := w.pick()
+	call := w.enclaves[i].Die
+	if w.rng.IntN(2) == 0 {
+		call = w.enclaves[i].Depart
+	}
+	err := call(w.now, t)
+	f := w.facts[t]
+	if f == nil || f.enclave != i {
+		require.ErrorIs(w.t, err, ErrTask)
+		return
+	}
+	require.NoError(w.t, err)
+	w.lastSeq[t] = f.seq.next()
+	delete(w.facts, t)
+}
+
+func (w *model) event(i int) {
+	t := w.pick()
+	e := w.enclaves[i]
+	kind := w.rng.IntN(4)
+	call := [...]func(Time, Task) error{e.Wakeup, e.Block, e.Yield, e.Preempt}[kind]
+	from := [...]state{blocked, onCPU, onCPU, onCPU}[kind]
+	to := [...]state{runnable, blocked, runnable, runnable}[kind]
+	err := call(w.now, t)
+	switch f := w.facts[t]; {
+	case f == nil || f.enclave != i:
+		require.ErrorIs(w.t, err, ErrTask)
+	case f.state != from:
+		require.ErrorIs(w.t, err, ErrState)
+	default:
+		require.NoError(w.t, err)
+		f.state, f.since, f.seq = to, w.now, f.seq.next()
+	}
+}
+
+func (w *model) affinity(i int) {
+	t := w.pick()
+	var set CPUSet
+	for range 1 + w.rng.IntN(4) {
+		set.Add(CPU(w.rng.IntN(modelCPUs)))
+	}
+	err := w.enclaves[i].SetAffinity(w.now, t, set)
+	f := w.facts[t]
+	switch {
+	case f == nil || f.enclave != i:
+		require.ErrorIs(w.t, err, ErrTask)
+		return
+	case !overlap(set, w.sets[i]):
+		require.ErrorIs(w.t, err, ErrCPU)
+		return
+	}
+	require.NoError(w.t, err)
+	f.allowed = set
+	if f.state == onCPU && !set.Has(f.cpu) {
+		f.state, f.since, f.seq = runnable, w.now, f.seq.next()
+	}
+	f.seq = f.seq.next()
+}
+
+func overlap(a, b CPUSet) bool {
+	for c := CPU(0); c < modelCPUs; c++ {
+		if a.Has(c) && b.Has(c) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *model) cpu() {
+	c := CPU(w.rng.IntN(modelCPUs))
+	w.offline[c], w.busy[c] = w.rng.IntN(4) == 0, w.rng.IntN(4) == 0
+	require.NoError(w.t, w.m.SetCPU(w.now, c, !w.offline[c], w.busy[c]))
+	if w.offline[c] || w.busy[c] {
+		w.displace(c)
+	}
+}
+
+func (w *model) displace(c CPU) {
+	for _, f := range w.facts {
+		if f.state == onCPU && f.cpu == c {
+			f.state, f.since, f.seq = runnable, w.now, f.seq.next()
+		}
+	}
+}
+
+// group makes transactions, of which many are meant well.
+func (w *model) group(i int) []Txn {
+	g := make([]Txn, 1+w.rng.IntN(4))
+	for n := range g {
+		c := w.sets[i].Next(CPU(w.rng.IntN(modelCPUs)))
+		if w.rng.IntN(20) == 0 || c == NoCPU {
+			c = CPU(w.rng.IntN(modelCPUs+2) - 1)
+		}
+		t := w.pick()
+		if w.rng.IntN(2) == 0 { // one that is likely to be right
+			for u, f := range w.facts {
+				if f.enclave == i && f.state == runnable && u > t {
+					t = u
+				}
+			}
+		}
+		g[n] = Txn{CPU: c, Task: t}
+		if f := w.facts[t]; f != nil {
+			g[n].TaskSeq = f.seq
+		}
+		if w.rng.IntN(8) == 0 {
+			g[n].TaskSeq--
+		}
+		if w.rng.IntN(4) == 0 {
+			g[n].AgentSeq = w.enclaves[i].AgentSeq(w.agent(i)) - Seq(w.rng.IntN(2))
+		}
+	}
+	return g
+}
+
+func (w *model) agent(i int) CPU {
+	if w.perCPU[i] {
+		return w.sets[i].Next(0)
+	}
+	return NoCPU
+}
+
+// expected is the oracle: what ghOSt would answer.
+func (w *model) expected(i int, t Txn) Result {
+	e := w.enclaves[i]
+	if !w.attached[i] {
+		return NoAgent
+	}
+	if t.CPU < 0 || t.CPU >= modelCPUs || !w.sets[i].Has(t.CPU) {
+		return InvalidCPU
+	}
+	if w.offline[t.CPU] {
+		return CPUOffline
+	}
+	if w.busy[t.CPU] {
+		return CPUNotAvailable
+	}
+	q := e.queue(w.agent(i))
+	if q.overflow || t.AgentSeq != 0 && t.AgentSeq != q.seq {
+		return AgentStale
+	}
+	if t.Task == NoTask {
+		return Complete
+	}
+	f := w.facts[t.Task]
+	if f == nil {
+		return TargetNotFound
+	}
+	if f.enclave != i {
+		return NoPermission
+	}
+	if f.seq != t.TaskSeq {
+		return TargetStale
+	}
+	if f.state == blocked {
+		return TargetNotRunnable
+	}
+	if f.state == onCPU {
+		return TargetOnCPU
+	}
+	if !f.allowed.Has(t.CPU) {
+		return InvalidCPU
+	}
+	return Complete
+}
+
+func (w *model) place(t Txn) {
+	w.displace(t.CPU)
+	if f := w.facts[t.Task]; f != nil {
+		f.state, f.cpu, f.since = onCPU, t.CPU, w.now
+	}
+}
+
+func (w *model) commit(i int, g []Txn) {
+	before := w.enclaves[i].Counts()
+	for _, t := range g { // one at a time: each changes what the next is checked on
+		one := []Txn{t}
+		want := w.expected(i, t)
+		w.enclaves[i].Commit(w.now, w.agent(i), one)
+		require.Equal(w.t, want, one[0].Result, "%+v", t)
+		if want == Complete {
+			w.place(t)
+		}
+		w.note(want.String())
+	}
+	w.accounted(i, before, len(g))
+}
+
+func (w *model) commitSync(i int, g []Txn) {
+	before := w.enclaves[i].Counts()
+	want, all := make([]Result, len(g)), true
+	for n, t := range g {
+		want[n] = w.expected(i, t)
+		for _, o := range g[:n] {
+			if want[n] == Complete && (o.CPU == t.CPU || o.Task == t.Task && t.Task != NoTask) {
+				want[n] = TargetOnCPU
+			}
+		}
+		all = all && want[n] == Complete
+	}
+	require.Equal(w.t, all, w.enclaves[i].CommitSync(w.now, w.agent(i), g))
+	for n := range g {
+		if !all && want[n] == Complete {
+			want[n] = Poisoned
+		}
+		require.Equal(w.t, want[n], g[n].Result, "%+v", g)
+		w.note(want[n].String())
+		if all {
+			w.place(g[n])
+		}
+	}
+	w.accounted(i, before, len(g))
+}
+
+// accounted: every transaction has exactly one result.
+func (w *model) accounted(i int, before Counts, n int) {
+	after := w.enclaves[i].Counts()
+	sum := uint64(0)
+	for r := range after.Results {
+		sum += after.Results[r] - before.Results[r]
+	}
+	require.EqualValues(w.t, n, sum)
+	require.EqualValues(w.t, n, after.Txns-before.Txns)
+	require.Zero(w.t, after.Results[Pending])
+}
+
+// read is what an agent does: it reads some messages, or rescans.
+func (w *model) read(i int) {
+	e := w.enclaves[i]
+	if !w.attached[i] {
+		return
+	}
+	agents := []CPU{NoCPU}
+	if w.perCPU[i] {
+		agents = agents[:0]
+		for c := w.sets[i].Next(0); c != NoCPU; c = w.sets[i].Next(c + 1) {
+			agents = append(agents, c)
+		}
+	}
+	all := w.rng.IntN(3) > 0
+	if !all {
+		agents = agents[:1]
+	}
+	buf := make([]Message, 1+w.rng.IntN(8))
+	for _, c := range agents {
+		for e.Waiting(c) {
+			n, err := e.Receive(c, buf)
+			if err != nil {
+				require.ErrorIs(w.t, err, ErrOverflow)
+				w.rescan(i)
+				w.complete(i)
+				return
+			}
+			for k := range buf[:n] {
+				w.heed(i, &buf[k])
+			}
+			if !all {
+				return
+			}
+		}
+	}
+	if all {
+		w.complete(i)
+	}
+}
+
+func (w *model) rescan(i int) {
+	w.note("rescan")
+	old := w.readers[i]
+	w.readers[i] = map[Task]known{}
+	for _, m := range w.enclaves[i].Rescan(w.now, nil) {
+		if m.Task != NoTask {
+			if k, ok := old[m.Task]; ok {
+				require.GreaterOrEqual(w.t, int32(m.Seq-k.seq), int32(0))
+			}
+			w.readers[i][m.Task] = known{true, m.Runnable, onOf(&m), m.Seq}
+		}
+	}
+}
+
+func onOf(m *Message) CPU {
+	if m.OnCPU {
+		return m.CPU
+	}
+	return NoCPU
+}
+
+func (w *model) heed(i int, m *Message) {
+	if m.Task == NoTask {
+		return
+	}
+	w.note(m.Type.String())
+	k, ok := w.readers[i][m.Task]
+	if ok {
+		require.Greater(w.t, int32(m.Seq-k.seq), int32(0), "sequence numbers rise: %v after %d", m, k.seq)
+		if k.present && m.Type != TaskNew {
+			require.Equal(w.t, k.seq.next(), m.Seq, "without gaps: %v", m)
+		}
+	} else {
+		require.Equal(w.t, TaskNew, m.Type, "who is told of first is new")
+	}
+	gone := m.Type == TaskDead || m.Type == TaskDeparted
+	w.readers[i][m.Task] = known{!gone, m.Runnable, onOf(m), m.Seq}
+}
+
+// complete: who has read all messages knows all tasks, and which can run.
+func (w *model) complete(i int) {
+	for t, f := range w.facts {
+		if f.enclave != i {
+			require.False(w.t, w.readers[i][t].present)
+			continue
+		}
+		k := w.readers[i][t]
+		require.True(w.t, k.present, "task %d is lost", t)
+		require.Equal(w.t, f.state >= runnable, k.runnable, "task %d", t)
+		require.Equal(w.t, f.seq, k.seq, "task %d", t)
+	}
+	for t, k := range w.readers[i] {
+		require.False(w.t, k.present && w.facts[t] == nil, "task %d is dead", t)
+	}
+}
+
+func (w *model) attach(i int) {
+	e := w.enclaves[i]
+	if w.attached[i] {
+		require.ErrorIs(w.t, e.Attach(w.now, false), ErrAttached)
+		if w.rng.IntN(4) == 0 {
+			w.detach(i)
+		}
+		return
+	}
+	w.perCPU[i] = w.rng.IntN(2) == 0
+	require.NoError(w.t, e.Attach(w.now, w.perCPU[i]))
+	w.attached[i], w.readers[i] = true, map[Task]known{}
+	for _, f := range w.facts {
+		if f.enclave == i {
+			f.since = w.now
+		}
+	}
+	w.note("attach")
+}
+
+func (w *model) detach(i int) {
+	w.enclaves[i].Detach(w.now)
+	w.released(i)
+}
+
+func (w *model) released(i int) {
+	w.attached[i] = false
+	for _, f := range w.facts {
+		if f.enclave == i && f.state == onCPU {
+			f.state, f.since = runnable, w.now
+		}
+	}
+}
+
+func (w *model) watchdog(i int) {
+	late := false
+	for _, f := range w.facts {
+		late = late || f.enclave == i && f.state == runnable && w.now-f.since > timeout
+	}
+	t, stalled := w.enclaves[i].Stalled(w.now)
+	require.Equal(w.t, late && w.attached[i], stalled)
+	if !stalled {
+		return
+	}
+	w.note("stall")
+	require.Equal(w.t, runnable, w.facts[t].state)
+	w.detach(i)
+}
+
+func (w *model) end(i int) {
+	if w.rng.IntN(4) > 0 {
+		return
+	}
+	w.note("destroy")
+	w.enclaves[i].Destroy(w.now)
+	w.released(i)
+	for t, f := range w.facts {
+		if f.enclave == i {
+			w.lastSeq[t] = f.seq
+			delete(w.facts, t)
+		}
+	}
+	_, err := w.enclaves[i].Enter(w.now, true, Hints{})
+	require.ErrorIs(w.t, err, ErrDestroyed)
+	w.make(i)
+}
+
+// carryOut does to the mirror what the actions say.
+func (w *model) carryOut() {
+	for _, a := range w.m.Actions() {
+		switch a.Kind {
+		case Adopt:
+			w.adopted[a.Task] = true
+		case Release:
+			if slices.Contains(w.mirror[:], a.Task) {
+				require.FailNow(w.t, "released on a core")
+			}
+			delete(w.adopted, a.Task)
+		case Stop:
+			if w.mirror[a.CPU] != a.Task {
+				require.FailNow(w.t, "stop of what does not run there")
+			}
+			w.mirror[a.CPU] = NoTask
+		case Run:
+			if !w.adopted[a.Task] || w.mirror[a.CPU] != NoTask || slices.Contains(w.mirror[:], a.Task) {
+				require.FailNow(w.t, "two tasks on a core, or a task on two", "%+v: %v", a, w.mirror)
+			}
+			w.mirror[a.CPU] = a.Task
+		}
+	}
+}
+
+// check compares machine, mirror and facts.
+func (w *model) check() {
+	running := 0
+	for c, t := range w.mirror {
+		if w.m.Running(CPU(c)) != t {
+			require.FailNow(w.t, "mirror", "core %d: %d, machine says %d", c, t, w.m.Running(CPU(c)))
+		}
+		if t == NoTask {
+			continue
+		}
+		running++
+		f := w.facts[t]
+		if f == nil || f.state != onCPU || f.cpu != CPU(c) || !w.sets[f.enclave].Has(CPU(c)) || !f.allowed.Has(CPU(c)) ||
+			w.offline[c] || w.busy[c] || !w.attached[f.enclave] {
+			require.FailNow(w.t, "a task where it may not be", "core %d task %d: %+v", c, t, f)
+		}
+	}
+	for t, f := range w.facts {
+		if f.state == onCPU {
+			running--
+		}
+		s := w.enclaves[f.enclave].Status(w.now, t)
+		if !s.Present || s.Seq != f.seq || s.Runnable != (f.state >= runnable) || s.OnCPU != (f.state == onCPU) {
+			require.FailNow(w.t, "status word", "task %d: %+v, but %+v", t, s, f)
+		}
+	}
+	require.Zero(w.t, running)
+}
+
+func TestModel(t *testing.T) {
+	steps := 1_000_000
+	if testing.Short() {
+		steps = 100_000
+	}
+	const seed = 20211026
+	w := newModel(t, seed)
+	for n := range steps {
+		w.step()
+		if t.Failed() {
+			t.Fatalf("seed %d, step %d", seed, n)
+		}
+	}
+	for r := Complete; r < results; r++ {
+		require.NotZero(t, w.seen[r.String()], "%v never came up in %s", r, fmt.Sprint(w.seen))
+	}
+	for typ := TaskNew; typ < CPUTick; typ++ {
+		require.NotZero(t, w.seen[typ.String()], typ)
+	}
+	for _, what := range []string{"rescan", "attach", "stall", "destroy"} {
+		require.NotZero(t, w.seen[what], what)
+	}
+}
