@@ -79,7 +79,7 @@ func microBenchmarks(o Options) []benchmark {
 	all := []benchmark{{"micro", "what one operation costs; handoff: one thread wakes another and sleeps; switch: the same with everything on one CPU",
 		append(systems, microSystrap(o), microInproc(o)), runMicro}}
 	for _, l := range languages {
-		all = append(all, benchmark{"nbody-" + l.name, "computing without system calls, in " + l.name,
+		all = append(all, benchmark{"nbody-" + l.name, "computing without system calls, in " + l.name + ", all at the same time on one CPU",
 			[]System{Native{}, microInproc(o)}, runNbody(l)})
 	}
 	return all
@@ -178,11 +178,16 @@ func (r *runner) rounds(ctx context.Context, sample func(context.Context, System
 				return ctx.Err()
 			}
 			if err != nil {
-				r.c.Errors[sys.Name()] = strings.ReplaceAll(err.Error(), "\n", "; ")
+				r.c.fail(sys, err)
 			}
 		}
 	}
 	return nil
+}
+
+// fail says what went wrong with a system, in one line.
+func (c *Case) fail(sys System, err error) {
+	c.Errors[sys.Name()] = strings.ReplaceAll(err.Error(), "\n", "; ")
 }
 
 // sampleTimeout bounds what one system does in one round, besides computing.

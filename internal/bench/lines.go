@@ -10,9 +10,9 @@ import (
 )
 
 // lines runs a program to its end, and calls each for every line that it prints
-// to standard output, with the time at which it came. A program that fails, or
-// prints what each does not want, is an error.
-func (r *runner) lines(ctx context.Context, sys System, p Program, cpu int, each func(line string, at time.Time) error) (err error) {
+// to standard output, with the process that was started. A program that fails,
+// or prints what each does not want, is an error.
+func (r *runner) lines(ctx context.Context, sys System, p Program, cpu int, each func(line string, pid int) error) (err error) {
 	s, err := newServer(ctx, r.lab, sys, p, cpu)
 	if err != nil {
 		return err
@@ -32,7 +32,7 @@ func (r *runner) lines(ctx context.Context, sys System, p Program, cpu int, each
 	defer context.AfterFunc(ctx, func() { _ = in.SetReadDeadline(time.Now()) })()
 	read := bufio.NewScanner(in)
 	for read.Scan() {
-		if err := each(read.Text(), time.Now()); err != nil {
+		if err := each(read.Text(), s.cmd.Process.Pid); err != nil {
 			return s.explain(err)
 		}
 	}

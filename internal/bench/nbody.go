@@ -6,15 +6,17 @@ import (
 	"fmt"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"junction/internal/bench/clients"
+	"junction/internal/bench/proctree"
 )
 
 // DefaultCompute is how long nbody computes.
 const DefaultCompute = 10 * time.Second
 
-// computeTarget is how much longer an instance may compute than native.
+// computeTarget is how much more CPU time an instance may take than native.
 const computeTarget = 1.02
 
 // language is one in which nbody is written.
@@ -73,7 +75,9 @@ var (
 	errTimes  = errors.New("nbody printed too little, or too much")
 )
 
-// runNbody measures how long a program computes that makes no system call.
+// runNbody measures what a program costs that makes no system call, in CPU time.
+// All systems compute at the same time on one CPU, so that what disturbs the
+// machine, or makes it slower for seconds, disturbs all of them alike.
 func runNbody(l language) func(context.Context, *runner) error {
 	return func(ctx context.Context, r *runner) error {
 		argv, err := l.build(ctx, r.dir)
@@ -84,24 +88,49 @@ func runNbody(l language) func(context.Context, *runner) error {
 		if err != nil {
 			return fmt.Errorf("native: %w", err)
 		}
-		const metric = "compute_ms"
-		err = r.rounds(ctx, func(ctx context.Context, sys System) error {
-			if err := r.learnMode(ctx, sys); err != nil {
+		for round := range r.o.Rounds {
+			r.o.Progress(fmt.Sprintf("%s, round %d of %d", r.c.Name, round+1, r.o.Rounds))
+			if err := r.computeTogether(ctx, argv, steps, want); err != nil {
 				return err
 			}
-			took, energy, err := r.compute(ctx, sys, argv, steps)
-			if err != nil {
-				return err
-			}
-			if energy != want {
-				return fmt.Errorf("%w: %v, not %v", errEnergy, energy, want)
-			}
-			r.c.add(sys.Name(), metric, Lower, milliseconds(took))
-			return nil
-		})
-		r.c.target(metric, Target{System: microInproc(r.o).Name(), To: Native{}.Name(), AtMost: computeTarget})
-		return err
+		}
+		r.c.target(computeMetric, Target{System: microInproc(r.o).Name(), To: Native{}.Name(), AtMost: computeTarget})
+		return nil
 	}
+}
+
+const computeMetric = "compute_cpu_ms"
+
+// computeTogether samples all systems at once. One that fails is left out from
+// then on.
+func (r *runner) computeTogether(ctx context.Context, argv []string, steps int, want float64) error {
+	limited, cancel := context.WithTimeout(ctx, sampleTimeout+time.Duration(3*len(r.systems))*r.o.Compute)
+	defer cancel()
+	took, errs := make([]time.Duration, len(r.systems)), make([]error, len(r.systems))
+	var wg sync.WaitGroup
+	for i, sys := range r.systems {
+		if r.c.Errors[sys.Name()] != "" {
+			continue
+		}
+		if errs[i] = r.learnMode(limited, sys); errs[i] != nil {
+			continue
+		}
+		wg.Go(func() {
+			var energy float64
+			if took[i], energy, errs[i] = r.compute(limited, sys, argv, steps); errs[i] == nil && energy != want {
+				errs[i] = fmt.Errorf("%w: %v, not %v", errEnergy, energy, want)
+			}
+		})
+	}
+	wg.Wait()
+	for i, sys := range r.systems {
+		if errs[i] != nil {
+			r.c.fail(sys, errs[i])
+		} else if r.c.Errors[sys.Name()] == "" {
+			r.c.add(sys.Name(), computeMetric, Lower, milliseconds(took[i]))
+		}
+	}
+	return ctx.Err()
 }
 
 // calibrate returns how many steps native computes in about the time asked for,
@@ -122,28 +151,33 @@ func (r *runner) calibrate(ctx context.Context, argv []string) (steps int, energ
 	}
 }
 
-// compute runs nbody, and returns its result and the time between the lines that
-// it prints before and after. Seen from outside: what a program thinks that time
-// is, is part of what is measured.
+// compute runs nbody on one CPU, and returns its result and the CPU time that all
+// its processes used between the lines that it prints before and after.
 func (r *runner) compute(ctx context.Context, sys System, argv []string, steps int) (took time.Duration, energy float64, err error) {
-	var times []time.Time
+	cpus, err := allowedCPUs()
+	if err != nil {
+		return 0, 0, err
+	}
+	var used []time.Duration
 	p := Program{Argv: append(argv[:len(argv):len(argv)], strconv.Itoa(steps))}
-	err = r.lines(ctx, sys, p, r.server, func(line string, at time.Time) (err error) {
-		times = append(times, at)
+	err = r.lines(ctx, sys, p, cpus[0], func(line string, pid int) error {
+		cpu, err := proctree.CPU(pid)
+		used = append(used, cpu)
 		switch {
-		case len(times) == 1 && line == clients.NbodyStart:
-		case len(times) == 2:
+		case err != nil:
+		case len(used) == 1 && line == clients.NbodyStart:
+		case len(used) == 2:
 			energy, err = clients.ParseNbodyEnd(line)
 		default:
 			err = fmt.Errorf("%w: %.40q", errTimes, line)
 		}
 		return err
 	})
-	if err == nil && len(times) != 2 {
+	if err == nil && len(used) != 2 {
 		err = errTimes
 	}
 	if err != nil {
 		return 0, 0, err
 	}
-	return times[1].Sub(times[0]), energy, nil
+	return used[1] - used[0], energy, nil
 }
