@@ -7,7 +7,10 @@
 // frame.
 package direct
 
-import "junction/direct/internal/nic"
+import (
+	"junction/direct/afxdp"
+	"junction/direct/internal/nic"
+)
 
 // VnetHdrLen is the length of struct virtio_net_hdr without num_buffers.
 const VnetHdrLen = nic.VnetHdrLen
@@ -23,7 +26,31 @@ type (
 	Offloads   = nic.Offloads
 	Mode       = nic.Mode
 	Options    = nic.Options
+
+	// Export and AdoptOptions: queues that another process made, see Adopt.
+	Export       = afxdp.Export
+	AdoptOptions = afxdp.AdoptOptions
 )
+
+// VnetStamped is set among the flags of a received frame's virtio_net_hdr that
+// bears a stamp, see Stamp.
+const VnetStamped = nic.VnetStamped
+
+// Stamp returns the stamp in the virtio_net_hdr that begins b, if there is one:
+// the number of the frame among those that the NIC's steering program saw for an
+// instance while that was switched between server and direct mode, from 1 on.
+// Frames of both paths share the numbers, so that they can be put in order.
+func Stamp(b []byte) (stamp uint32, ok bool) { return nic.Stamp(b) }
+
+// Adopt makes this process the user of queues that another one has made:
+// afxdp.Adopt.
+func Adopt(e Export, files []int, o AdoptOptions) (Device, error) {
+	d, err := afxdp.Adopt(e, files, o)
+	if err != nil {
+		return nil, err // not d: a nil pointer in an interface is not nil
+	}
+	return d, nil
+}
 
 // The errors of this package, for errors.Is. Their texts say what to do.
 var (
@@ -37,4 +64,5 @@ var (
 	ErrTooLong      = nic.ErrTooLong
 	ErrBadFrame     = nic.ErrBadFrame
 	ErrBadHeader    = nic.ErrBadHeader
+	ErrGeometry     = afxdp.ErrGeometry
 )

@@ -1,13 +1,9 @@
 package afxdp
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"net"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"junction/direct/internal/nic"
 )
@@ -15,124 +11,34 @@ import (
 // Device is a NIC with an AF_XDP socket on each of its queues; it implements
 // nic.Device.
 type Device struct {
-	link     *nic.Link
-	watch    *nic.Watch
-	channels *channels
-	program  *program
-	members  int // packet socket that says what the NIC receives, or -1
-	queues   []nic.Queue
-	own      []*Queue
-	mac      net.HardwareAddr
-	mtu      int
-	closing  sync.Once
+	nic     *NIC // nil for queues that another process made
+	name    string
+	watch   *nic.Watch // nil for who may not watch
+	queues  []nic.Queue
+	own     []*Queue
+	mac     net.HardwareAddr
+	mtu     int
+	partial bool
+	mode    nic.Mode
+	closing sync.Once
 }
 
 // Open drives the NIC of l, which it takes over: Close, or an error, closes l.
 // It must run in the NIC's network namespace.
 func Open(ctx context.Context, l *nic.Link, o nic.Options) (*Device, error) {
-	d := &Device{link: l, members: -1, mac: o.MAC}
-	if err := d.open(ctx, o); err != nil {
-		_ = d.Close()
+	n, err := Take(ctx, l, o, PlainProgram)
+	if err != nil {
 		return nil, err
 	}
+	e, files := n.Export()
+	d, err := Adopt(e, duplicate(files), AdoptOptions{Watch: true})
+	if err != nil {
+		_ = n.Close()
+		return nil, err
+	}
+	d.nic = n
+	n.dropSockets()
 	return d, nil
-}
-
-func (d *Device) open(ctx context.Context, o nic.Options) (err error) {
-	if d.mtu, err = d.link.ChooseMTU(o.MTU); err != nil {
-		return err
-	}
-	if d.watch, err = nic.NewWatch(d.link.Attrs().Index, d.link.Name()); err != nil {
-		return err
-	}
-	if d.channels, err = newChannels(d.link); err != nil {
-		return err
-	}
-	n, err := d.attach(ctx, o.Queues)
-	if err != nil {
-		return err
-	}
-	if d.program.warning != "" {
-		d.link.Warn("%s", d.program.warning)
-	}
-	for id := range n {
-		q, err := openQueue(ctx, d, id)
-		if err != nil {
-			return err
-		}
-		d.own, d.queues = append(d.own, q), append(d.queues, q)
-		if err := d.program.set(id, q.fd); err != nil {
-			return err
-		}
-	}
-	if err := d.address(); err != nil {
-		return err
-	}
-	return d.link.Up()
-}
-
-// attach makes the NIC receive on asked queues (0: all) if it can, attaches
-// the XDP program and returns the number of queues that receive.
-func (d *Device) attach(ctx context.Context, asked int) (n int, err error) {
-	all := d.channels.total()
-	switch {
-	case asked > all:
-		return 0, fmt.Errorf("%w: %d queues on %s, which has %d; see: ethtool -L %s",
-			nic.ErrUnsupported, asked, d.link.Name(), all, d.link.Name())
-	case asked == 0 || asked == all:
-		return all, d.attachRetry(ctx, all)
-	}
-	err = d.channels.reduce(asked)
-	if err == nil {
-		if err = d.attachRetry(ctx, asked); err == nil && !d.program.generic {
-			return asked, nil
-		}
-		d.detach()
-		d.channels.restore()
-	}
-	// Frames would be lost on the other queues.
-	d.link.Warn("%d queues instead of %d: the driver of %s cannot have fewer", all, asked, d.link.Name())
-	return all, d.attachRetry(ctx, all)
-}
-
-func (d *Device) attachRetry(ctx context.Context, queues int) error {
-	return nic.Retry(ctx, func() (err error) {
-		d.program, err = attachBest(d.link, queues)
-		return err
-	})
-}
-
-func (d *Device) detach() {
-	if d.program != nil {
-		d.program.close()
-		d.program = nil
-	}
-}
-
-// address makes the NIC receive what is meant for the instance: all multicast,
-// for a driver passes on only groups that the host's kernel has joined, and
-// IPv6 finds no neighbours without; and every address, if d.mac is not the
-// NIC's own. A packet socket holds both settings, so that they end with the
-// process.
-func (d *Device) address() (err error) {
-	own := d.link.Attrs().HardwareAddr
-	if d.mac == nil {
-		d.mac = own
-	}
-	d.members, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nic.Denied(err, "open a packet socket", "CAP_NET_RAW")
-	}
-	if err := d.join(unix.PACKET_MR_ALLMULTI); err != nil || bytes.Equal(d.mac, own) {
-		return err
-	}
-	return d.join(unix.PACKET_MR_PROMISC)
-}
-
-func (d *Device) join(membership uint16) error {
-	err := unix.SetsockoptPacketMreq(d.members, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
-		&unix.PacketMreq{Ifindex: int32(d.link.Attrs().Index), Type: membership})
-	return nic.Denied(err, "change what "+d.link.Name()+" receives", "CAP_NET_ADMIN")
 }
 
 // Queues implements nic.Device.
@@ -147,21 +53,15 @@ func (d *Device) MTU() int { return d.mtu }
 // Offloads implements nic.Device.
 func (d *Device) Offloads() nic.Offloads {
 	o := d.own[0].t.offloads
-	o.RXTrusted = d.own[0].r.partial
+	o.RXTrusted = d.partial
 	return o
 }
 
 // Mode implements nic.Device.
 func (d *Device) Mode() nic.Mode {
-	m := nic.Mode{
-		NIC: d.link.Name(), Driver: "afxdp", Attach: "native", Copy: "copy", NeedWakeup: true,
-		Frags: d.program.frags, Queues: len(d.queues), Warnings: d.link.Warnings(),
-	}
-	if d.program.generic {
-		m.Attach = "generic"
-	}
-	if d.own[0].zeroCopy {
-		m.Copy = "zero-copy"
+	m := d.mode
+	if d.nic != nil {
+		m.Warnings = d.nic.link.Warnings()
 	}
 	return m
 }
@@ -184,17 +84,10 @@ func (d *Device) close() {
 	for _, q := range d.own {
 		q.close()
 	}
-	if d.program != nil {
-		d.program.close()
-	}
-	if d.members >= 0 {
-		_ = unix.Close(d.members)
-	}
-	if d.channels != nil {
-		d.channels.close()
+	if d.nic != nil {
+		_ = d.nic.Close()
 	}
 	if d.watch != nil {
 		d.watch.Close()
 	}
-	d.link.Close()
 }

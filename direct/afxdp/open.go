@@ -1,7 +1,6 @@
 package afxdp
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -21,27 +20,27 @@ const (
 	largeChunk = 4096 // the largest the kernel takes, a page
 )
 
-// chunkSizeFor returns the smallest chunk size in which a frame of the given
-// MTU fits behind the headroom that the kernel leaves in front of it.
-func chunkSizeFor(mtu int) uint32 {
-	if unix.XDP_PACKET_HEADROOM+mtu+nic.EthHdrLen+nic.VLANTagLen <= smallChunk {
-		return smallChunk
-	}
-	return largeChunk
+// frameRules are what all queues of a device have in common.
+type frameRules struct {
+	// maxFrame is the longest frame to send, in bytes.
+	maxFrame int
+	// partial: frames may have partial checksums of this machine's kernel.
+	partial bool
+	// frags: frames may lie in several chunks.
+	frags bool
+	// stamps: the XDP program puts a Stamp before each frame.
+	stamps bool
+	// noChecksum: what frames pass behind the socket does not fill checksums in.
+	noChecksum bool
 }
 
-// openQueue makes queue id of d. The NIC is in the calling thread's namespace.
-func openQueue(ctx context.Context, d *Device, id int) (q *Queue, err error) {
-	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if errors.Is(err, unix.EAFNOSUPPORT) {
-		return nil, fmt.Errorf("%w: this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)", nic.ErrUnsupported)
-	}
-	if err != nil {
-		return nil, nic.Denied(err, "open an AF_XDP socket", "CAP_NET_RAW")
-	}
-	q = &Queue{dev: d, id: id, fd: fd, epoll: -1}
+// useQueue makes this process the user of a socket, whose files it takes over,
+// as its maker or after another user's end. files have been checked.
+func useQueue(d *Device, g Geometry, files [FilesPerQueue]int, rules frameRules) (q *Queue, err error) {
+	defer func() { _ = unix.Close(files[1]) }() // the mapping keeps the memory
+	q = &Queue{dev: d, id: g.Queue, fd: files[0], epoll: -1, zeroCopy: g.ZeroCopy}
 	if err = q.life.Init(); err != nil {
-		_ = unix.Close(fd)
+		_ = unix.Close(q.fd)
 		return nil, fmt.Errorf("make a doorbell: %w", err)
 	}
 	defer func() {
@@ -51,76 +50,63 @@ func openQueue(ctx context.Context, d *Device, id int) (q *Queue, err error) {
 			q = nil
 		}
 	}()
-	if err = q.life.AddRX(fd); err != nil {
+	if err = q.life.AddRX(q.fd); err != nil {
 		return
 	}
-	if id == 0 {
+	if d.watch != nil && len(d.own) == 0 {
+		q.checks = true
 		if err = q.life.AddRX(d.watch.FD()); err != nil {
 			return
 		}
 	}
-	if err = q.setUpMemory(); err != nil {
+	if err = q.mapMemory(files[1], &g, rules); err != nil {
 		return
 	}
-	if err = q.bind(ctx); err != nil {
+	if err = q.recover(); err != nil {
 		return
 	}
-	err = q.setUpTransmit()
+	err = q.setUpWait()
 	return
 }
 
-// setUpMemory makes and maps umem and rings and stocks the fill ring.
-func (q *Queue) setUpMemory() error {
-	size := chunkSizeFor(q.dev.link.Attrs().MTU)
-	umem, err := mapAnonymous(uintptr(size) * (rxChunks + txChunks))
+// mapMemory maps umem and rings and sets up both sides, which have no chunks
+// yet.
+func (q *Queue) mapMemory(umem int, g *Geometry, rules frameRules) error {
+	mem, err := mapFile(umem, g.size())
 	if err != nil {
-		return fmt.Errorf("get memory for a umem: %w", err)
+		return fmt.Errorf("map a umem: %w", err)
 	}
-	q.maps = append(q.maps, umem)
-	if err := q.register(umem, size); err != nil {
+	q.maps = append(q.maps, mem)
+	if err := q.mapRings(g); err != nil {
 		return err
 	}
-	for _, o := range []struct{ opt, n int }{
-		{unix.XDP_UMEM_FILL_RING, rxChunks}, {unix.XDP_RX_RING, rxChunks},
-		{unix.XDP_UMEM_COMPLETION_RING, txChunks}, {unix.XDP_TX_RING, txChunks},
-	} {
-		if err := unix.SetsockoptInt(q.fd, unix.SOL_XDP, o.opt, o.n); err != nil {
-			return fmt.Errorf("make an AF_XDP ring: %w", err)
-		}
+	shift := uint(bits.TrailingZeros32(g.Chunk))
+	q.r.umem, q.t.umem = mem.bytes(), mem.bytes()
+	q.r.chunks = chunks{shift: shift, kernel: make([]bool, g.RXChunks)}
+	q.t.chunks = chunks{shift: shift, first: uint64(g.RXChunks), kernel: make([]bool, g.TXChunks)}
+	q.r.pending = make([]uint32, 0, g.RXChunks)
+	q.t.free = make([]uint32, 0, g.TXChunks)
+	q.r.partial, q.r.stamps = rules.partial, rules.stamps
+	q.t.offloads.TXChecksum = g.TXChecksum && !rules.noChecksum
+	q.t.maxFrame = rules.maxFrame
+	if rules.frags {
+		q.r.arena = make([]byte, arenaFrames*arenaSlot)
+	} else {
+		q.t.maxFrame = min(q.t.maxFrame, q.t.chunkRoom())
 	}
-	if err := q.mapRings(); err != nil {
-		return err
-	}
-	q.initSides(umem.bytes(), uint(bits.TrailingZeros32(size)))
-	q.r.release()
 	return nil
 }
 
-// register makes umem the socket's, with room for transmit metadata if the
-// kernel knows that (Linux 6.8).
-func (q *Queue) register(umem mapping, chunk uint32) error {
-	q.t.offloads.TXChecksum = true
-	err := registerUmem(q.fd, umem, chunk, txMetadata)
-	if errors.Is(err, unix.EINVAL) {
-		q.t.offloads.TXChecksum = false
-		err = registerUmem(q.fd, umem, chunk, 0)
-	}
-	if errors.Is(err, unix.ENOBUFS) {
-		return fmt.Errorf("%w: lock %d bytes for a umem: it needs CAP_IPC_LOCK or a higher limit (ulimit -l)", nic.ErrPermission, umem.size)
-	}
-	return nic.Denied(err, "register a umem", "CAP_IPC_LOCK")
-}
-
-func (q *Queue) mapRings() error {
+func (q *Queue) mapRings(g *Geometry) error {
 	off, err := ringOffsets(q.fd)
 	if err != nil {
 		return fmt.Errorf("ask for the layout of AF_XDP rings: %w", err)
 	}
 	return errors.Join(
-		addRing(q, &q.r.fill, unix.XDP_UMEM_PGOFF_FILL_RING, &off.Fr, rxChunks),
-		addRing(q, &q.r.ring, unix.XDP_PGOFF_RX_RING, &off.Rx, rxChunks),
-		addRing(q, &q.t.completion, unix.XDP_UMEM_PGOFF_COMPLETION_RING, &off.Cr, txChunks),
-		addRing(q, &q.t.ring, unix.XDP_PGOFF_TX_RING, &off.Tx, txChunks),
+		addRing(q, &q.r.fill, unix.XDP_UMEM_PGOFF_FILL_RING, &off.Fr, g.RXChunks),
+		addRing(q, &q.r.ring, unix.XDP_PGOFF_RX_RING, &off.Rx, g.RXChunks),
+		addRing(q, &q.t.completion, unix.XDP_UMEM_PGOFF_COMPLETION_RING, &off.Cr, g.TXChunks),
+		addRing(q, &q.t.ring, unix.XDP_PGOFF_TX_RING, &off.Tx, g.TXChunks),
 	)
 }
 
@@ -133,72 +119,8 @@ func addRing[T any](q *Queue, to *ring[T], pgoff int64, off *unix.XDPRingOffset,
 	return err
 }
 
-// initSides gives the first chunks to the receive side, which is about to put
-// them into the fill ring, and the others to the transmit side.
-func (q *Queue) initSides(umem []byte, shift uint) {
-	q.r.umem, q.t.umem = umem, umem
-	q.r.chunks = chunks{shift: shift, kernel: make([]bool, rxChunks)}
-	q.t.chunks = chunks{shift: shift, first: rxChunks, kernel: make([]bool, txChunks)}
-	q.r.pending = make([]uint32, rxChunks)
-	for i := range q.r.pending {
-		q.r.pending[i] = uint32(i)
-	}
-	q.t.free = make([]uint32, txChunks)
-	for i := range q.t.free {
-		q.t.free[i] = uint32(i)
-	}
-	q.r.partial = q.dev.link.Virtual()
-	q.t.maxFrame = q.dev.mtu + nic.EthHdrLen + nic.VLANTagLen
-	if q.dev.program.frags {
-		q.r.arena = make([]byte, arenaFrames*arenaSlot)
-	} else {
-		q.t.maxFrame = min(q.t.maxFrame, q.t.chunkRoom())
-	}
-}
-
-// bind joins the socket to the NIC's queue: zero-copy if the driver can.
-func (q *Queue) bind(ctx context.Context) error {
-	l := q.dev.link
-	flags := uint16(unix.XDP_USE_NEED_WAKEUP)
-	if q.dev.program.frags {
-		flags |= unix.XDP_USE_SG
-	}
-	address := &unix.SockaddrXDP{Flags: flags, Ifindex: uint32(l.Attrs().Index), QueueID: uint32(q.id)}
-	err := nic.Retry(ctx, func() error {
-		err := unix.Bind(q.fd, address)
-		if errors.Is(err, unix.EBUSY) {
-			return l.InUse(0)
-		}
-		return nic.Denied(err, fmt.Sprintf("bind AF_XDP to %s queue %d", l.Name(), q.id), "CAP_NET_RAW")
-	})
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("%w: %w", nic.ErrUnsupported, err)
-	}
-	if err != nil {
-		return err
-	}
-	options, err := unix.GetsockoptInt(q.fd, unix.SOL_XDP, unix.XDP_OPTIONS)
-	if err != nil {
-		return fmt.Errorf("ask whether %s is zero-copy: %w", l.Name(), err)
-	}
-	q.zeroCopy = options&unix.XDP_OPTIONS_ZEROCOPY != 0
-	if q.zeroCopy {
-		// Whether the hardware fills checksums in is not known.
-		q.t.offloads.TXChecksum = false
-	}
-	return nil
-}
-
-// setUpTransmit lets one system call send everything that is queued, and
-// makes what TransmitWait waits on.
-func (q *Queue) setUpTransmit() error {
-	// Linux 6.17 has the option; before it a call sends at most 32 frames.
-	_ = unix.SetsockoptInt(q.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, txChunks)
-	// In copy mode all frames on their way count against the send buffer.
-	const sendBuffer = txChunks * 16 << 10
-	if unix.SetsockoptInt(q.fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
-		_ = unix.SetsockoptInt(q.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
-	}
+// setUpWait makes what TransmitWait waits on.
+func (q *Queue) setUpWait() error {
 	var err error
 	if q.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return fmt.Errorf("make an epoll: %w", err)
@@ -209,3 +131,6 @@ func (q *Queue) setUpTransmit() error {
 		unix.EpollCtl(q.epoll, unix.EPOLL_CTL_ADD, bell, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(bell)}),
 	)
 }
+
+// maxFrameFor returns the longest frame for an MTU.
+func maxFrameFor(mtu int) int { return mtu + nic.EthHdrLen + nic.VLANTagLen }

@@ -22,21 +22,37 @@ const (
 	singleBufferMaxMTU = 3498 // of a veth with 4 KiB pages
 )
 
-// program is the XDP program of a device, and the map of its sockets by queue.
-type program struct {
-	sockets  *ebpf.Map
-	prog     *ebpf.Program
+// Program is the XDP program of a NIC, and the map of its sockets by queue.
+type Program struct {
+	Sockets *ebpf.Map
+	Prog    *ebpf.Program
+	// Stamps: it puts stamps before frames.
+	Stamps bool
+
 	attached link.Link
 	generic  bool
 	frags    bool
 	warning  string // why it is generic
 }
 
-// loadProgram loads "redirect to the socket of this queue, else drop".
-func loadProgram(queues int, frags bool) (*program, error) {
-	p := &program{frags: frags}
+// Loader loads a program for a NIC with so many queues, that with frags handles
+// frames of several buffers.
+type Loader func(queues int, frags bool) (*Program, error)
+
+// Generic says whether the program runs outside the driver.
+func (p *Program) Generic() bool { return p.generic }
+
+// Frags says whether frames may have several buffers.
+func (p *Program) Frags() bool { return p.frags }
+
+// LinkFD is the descriptor that keeps the program attached.
+func (p *Program) LinkFD() int { return p.attached.(interface{ FD() int }).FD() }
+
+// PlainProgram is the Loader of "redirect to the socket of this queue, else drop".
+func PlainProgram(queues int, frags bool) (*Program, error) {
+	p := &Program{}
 	var err error
-	p.sockets, err = ebpf.NewMap(&ebpf.MapSpec{
+	p.Sockets, err = ebpf.NewMap(&ebpf.MapSpec{
 		Name: programName, Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: uint32(queues),
 	})
 	if err != nil {
@@ -44,7 +60,7 @@ func loadProgram(queues int, frags bool) (*program, error) {
 	}
 	spec := &ebpf.ProgramSpec{Name: programName, Type: ebpf.XDP, License: "Apache-2.0", Instructions: asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, xdpMDRxQueueIndex, asm.Word),
-		asm.LoadMapPtr(asm.R1, p.sockets.FD()),
+		asm.LoadMapPtr(asm.R1, p.Sockets.FD()),
 		asm.Mov.Imm(asm.R3, xdpDrop), // the result if the map has no socket there
 		asm.FnRedirectMap.Call(),
 		asm.Return(),
@@ -52,7 +68,7 @@ func loadProgram(queues int, frags bool) (*program, error) {
 	if frags {
 		spec.Flags = unix.BPF_F_XDP_HAS_FRAGS
 	}
-	if p.prog, err = ebpf.NewProgram(spec); err != nil {
+	if p.Prog, err = ebpf.NewProgram(spec); err != nil {
 		p.close()
 		return nil, nic.Denied(err, "load the XDP program", "CAP_BPF", "CAP_NET_ADMIN")
 	}
@@ -60,14 +76,14 @@ func loadProgram(queues int, frags bool) (*program, error) {
 }
 
 // attach hangs the program on the NIC.
-func (p *program) attach(l *nic.Link, generic bool) error {
+func (p *Program) attach(l *nic.Link, generic bool) error {
 	p.generic = generic
 	flags := link.XDPDriverMode
 	if generic {
 		flags = link.XDPGenericMode
 	}
 	var err error
-	p.attached, err = link.AttachXDP(link.XDPOptions{Program: p.prog, Interface: l.Attrs().Index, Flags: flags})
+	p.attached, err = link.AttachXDP(link.XDPOptions{Program: p.Prog, Interface: l.Attrs().Index, Flags: flags})
 	switch {
 	case err == nil:
 		return nil
@@ -77,21 +93,21 @@ func (p *program) attach(l *nic.Link, generic bool) error {
 	return nic.Denied(err, "attach the XDP program to "+l.Name(), "CAP_BPF", "CAP_NET_ADMIN")
 }
 
-func (p *program) set(queue, fd int) error {
-	if err := p.sockets.Put(uint32(queue), uint32(fd)); err != nil {
+func (p *Program) set(queue, fd int) error {
+	if err := p.Sockets.Put(uint32(queue), uint32(fd)); err != nil {
 		return fmt.Errorf("enter the socket of queue %d: %w", queue, err)
 	}
 	return nil
 }
 
-func (p *program) close() {
+func (p *Program) close() {
 	if p.attached != nil {
 		_ = p.attached.Close()
 	}
-	if p.prog != nil {
-		_ = p.prog.Close()
+	if p.Prog != nil {
+		_ = p.Prog.Close()
 	}
-	_ = p.sockets.Close()
+	_ = p.Sockets.Close()
 }
 
 // xdpHolder returns a process that holds the bpf_link on the NIC; 0 if none
@@ -110,15 +126,16 @@ func xdpHolder(ifindex int) int {
 }
 
 // attachBest attaches natively if the driver can, else generically.
-func attachBest(l *nic.Link, queues int) (*program, error) {
+func attachBest(l *nic.Link, queues int, load Loader) (*Program, error) {
 	jumbo := l.Attrs().MTU > singleBufferMaxMTU
 	var reasons []string
 	for _, try := range []struct{ generic, frags bool }{{false, jumbo}, {true, true}, {true, false}} {
 		if jumbo && !try.frags {
 			break
 		}
-		p, err := loadProgram(queues, try.frags)
+		p, err := load(queues, try.frags)
 		if err == nil {
+			p.frags = try.frags
 			if err = p.attach(l, try.generic); err == nil {
 				if try.generic {
 					p.warning = "native XDP not available, using generic: " + strings.Join(reasons, "; ")

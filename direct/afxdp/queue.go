@@ -23,6 +23,7 @@ type Queue struct {
 	// itself is writable before that.
 	epoll    int
 	zeroCopy bool
+	checks   bool // looks for news of the NIC
 	maps     []mapping
 	rxPoll   [3]unix.PollFd
 
@@ -71,7 +72,7 @@ func (q *Queue) Wait() error {
 		return err
 	}
 	q.syscalls.Add(1)
-	return q.life.WaitFrames(&q.rxPoll, q.fd, q.dev.watch, q.id == 0, q.dev.queues)
+	return q.life.WaitFrames(&q.rxPoll, q.fd, q.dev.watch, q.checks, q.dev.queues)
 }
 
 // Wake implements nic.Queue.
@@ -118,7 +119,7 @@ func (q *Queue) kick() error {
 		case unix.EAGAIN, unix.ENOBUFS:
 		default: // the NIC is down, for instance
 			q.retry = true
-			return fmt.Errorf("send on %s queue %d: %w", q.dev.link.Name(), q.id, errno)
+			return fmt.Errorf("send on %s queue %d: %w", q.dev.name, q.id, errno)
 		}
 		left := q.t.unsent()
 		if left == 0 || q.zeroCopy {
@@ -156,7 +157,7 @@ func (q *Queue) TransmitWait() error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("wait for room on %s: %w", q.dev.link.Name(), err)
+			return fmt.Errorf("wait for room on %s: %w", q.dev.name, err)
 		}
 		for _, e := range events[:n] {
 			if int(e.Fd) != q.fd {

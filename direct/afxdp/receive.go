@@ -1,6 +1,7 @@
 package afxdp
 
 import (
+	"encoding/binary"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +18,11 @@ type receiver struct {
 	umem    []byte
 	pending []uint32 // chunks received and not yet released
 	partial bool     // look for partial checksums
+	stamps  bool     // look for a Stamp before each frame
+	// limbo has the chunks of which it is not yet known whether the kernel has
+	// them; nil when there are none. See recover.
+	limbo     []bool
+	limboFrom uint32 // the receive ring's producer index then
 
 	// arena holds frames of several descriptors, put together; nil if the
 	// sockets have none. The frame that is being put together is
@@ -38,6 +44,9 @@ const (
 // receive is Queue.Receive.
 func (r *receiver) receive(batch [][]byte) (n int) {
 	waiting := r.ring.waiting(uint32(len(batch)))
+	if r.limbo != nil && r.ring.peer != r.limboFrom {
+		r.endLimbo()
+	}
 	if waiting == 0 {
 		if r.ring.corrupt != 0 {
 			r.noteCorrupt()
@@ -96,6 +105,9 @@ func (r *receiver) assemble(d unix.XDPDesc, good, more bool) (frame []byte, done
 		r.open, r.bad = true, r.arena == nil
 		r.start = r.end
 		if !r.bad {
+			if good {
+				copy(r.arena[r.end:], r.umem[d.Addr-nic.VnetHdrLen:d.Addr])
+			}
 			r.end += nic.VnetHdrLen
 		}
 	}
@@ -122,12 +134,32 @@ func (r *receiver) arenaHasRoom() bool {
 	return r.arena == nil || r.open || r.end+arenaSlot <= len(r.arena)
 }
 
+// stampMagic begins the metadata that the steering program puts before a frame
+// of an instance that is being switched: it, and the stamp, 4 bytes each in the
+// host's byte order. Other programs put none there, and what lies there is then
+// left from the chunk's last use.
+const stampMagic = 0x704d5453
+
+// readStamp reads the metadata, which the virtio_net_hdr is about to overwrite.
+func readStamp(frame []byte) (uint32, bool) {
+	meta := frame[nic.VnetHdrLen-8 : nic.VnetHdrLen]
+	if binary.NativeEndian.Uint32(meta) != stampMagic {
+		return 0, false
+	}
+	return binary.NativeEndian.Uint32(meta[4:]), true
+}
+
 // finish writes the virtio_net_hdr in front of a frame.
 func (r *receiver) finish(frame []byte) []byte {
 	var h nic.VnetHdr
 	if r.partial {
 		if start, offset, ok := partialChecksum(frame[nic.VnetHdrLen:]); ok {
 			h.Flags, h.CsumStart, h.CsumOffset = nic.VnetNeedsCsum, start, offset
+		}
+	}
+	if r.stamps {
+		if stamp, ok := readStamp(frame); ok {
+			h.SetStamp(stamp)
 		}
 	}
 	h.Put(frame)

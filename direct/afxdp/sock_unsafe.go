@@ -24,10 +24,14 @@ type mapping struct {
 
 const readWrite = unix.PROT_READ | unix.PROT_WRITE
 
-// mapAnonymous maps size bytes of zeros.
-func mapAnonymous(size uintptr) (mapping, error) {
-	addr, err := unix.MmapPtr(-1, 0, nil, size, readWrite, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
-	return mapping{addr, size}, err
+// mapFile maps the first size bytes of a file, which is sealed against
+// shrinking.
+func mapFile(fd int, size uintptr) (mapping, error) {
+	addr, err := unix.MmapPtr(fd, 0, nil, size, readWrite, unix.MAP_SHARED)
+	if err != nil {
+		return mapping{}, err // not the failed call's address
+	}
+	return mapping{addr, size}, nil
 }
 
 // detach puts untouched pages of zeros in the place of the mapping's, which

@@ -23,6 +23,10 @@ type transmitter struct {
 	free       []uint32 // chunks that are ours
 	offloads   nic.Offloads
 	maxFrame   int
+	// limbo has the chunks of which it is not yet known whether the kernel has
+	// them, and limboLeft how many of those it does have. See recover.
+	limbo     []bool
+	limboLeft uint32
 
 	queued, queuedBytes uint64 // since the last flush
 
@@ -136,11 +140,18 @@ func (t *transmitter) reclaim() int {
 		t.completion.own++
 		if i, ok := t.chunks.take(addr); ok {
 			t.free = append(t.free, i) // capacity for all chunks
+			if t.limbo != nil && t.limbo[i] {
+				t.limbo[i] = false
+				t.limboLeft--
+			}
 		} else {
 			t.completion.corrupt++
 		}
 	}
 	t.completion.consumed()
+	if t.limbo != nil && t.limboLeft == 0 {
+		t.endLimbo()
+	}
 	if t.completion.corrupt != 0 {
 		t.badIndex.Add(t.completion.corrupt)
 		t.completion.corrupt = 0

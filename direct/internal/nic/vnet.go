@@ -6,6 +6,9 @@ import "encoding/binary"
 const (
 	VnetNeedsCsum = 1
 	VnetDataValid = 2
+	// VnetStamped is ours, not virtio's: HdrLen and GSOSize, which have no
+	// meaning without GSO, hold a stamp.
+	VnetStamped = 0x80
 
 	GSONone  = 0
 	GSOTCPv4 = 1
@@ -36,6 +39,23 @@ func (h *VnetHdr) Put(b []byte) {
 	binary.LittleEndian.PutUint16(b[4:], h.GSOSize)
 	binary.LittleEndian.PutUint16(b[6:], h.CsumStart)
 	binary.LittleEndian.PutUint16(b[8:], h.CsumOffset)
+}
+
+// SetStamp puts a stamp into the header of a frame that is not to be segmented.
+func (h *VnetHdr) SetStamp(stamp uint32) {
+	h.Flags |= VnetStamped
+	h.HdrLen, h.GSOSize = uint16(stamp), uint16(stamp>>16)
+}
+
+// Stamp returns the stamp in the virtio_net_hdr that begins b, if there is one:
+// the number of the frame among those that the NIC's steering program saw for an
+// instance while that was switched between server and direct mode, from 1 on.
+// Frames of both paths share the numbers, so that they can be put in order.
+func Stamp(b []byte) (stamp uint32, ok bool) {
+	if b[0]&VnetStamped == 0 || b[1] != GSONone {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint32(b[2:]), true
 }
 
 // Check says whether h describes a frame of n bytes that a device with

@@ -34,9 +34,10 @@ func NewWatch(index int, name string) (*Watch, error) {
 // FD becomes readable when Check may find something new.
 func (w *Watch) FD() int { return w.fd }
 
-// Err returns ErrNoNIC after Check has found that the NIC has disappeared.
+// Err returns ErrNoNIC after Check has found that the NIC has disappeared. A nil
+// Watch, of who may not watch, never does.
 func (w *Watch) Err() error {
-	if !w.gone.Load() {
+	if w == nil || !w.gone.Load() {
 		return nil
 	}
 	return fmt.Errorf("%w: %s has been deleted or moved away while in use", ErrNoNIC, w.name)
