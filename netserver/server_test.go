@@ -251,7 +251,7 @@ func TestStalledInstance(t *testing.T) {
 	last := in(peer4, shared4, protoTCP, tcp(5, 80, header.TCPFlagSyn)).bytes()
 	b.nic.arrive(last)
 	require.Equal(t, last, b.receive(1))
-	require.Eventually(t, func() bool { return b.Stats().Uplink.Drops["ring_full"] > 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return b.Stats().Uplink.Drops["ring_full"] > 0 }, 30*time.Second, time.Millisecond)
 }
 
 // TestDetach: frames for an instance that left are dropped by name; its counts stay.
@@ -262,6 +262,6 @@ func TestDetach(t *testing.T) {
 	require.NoError(t, b.Detach(3))
 	require.ErrorIs(t, b.Detach(3), ErrPort)
 	b.nic.arrive(in(peer4, dedicated4, protoUDP, udp(5, 9)).bytes())
-	require.Eventually(t, func() bool { return b.Stats().Uplink.Drops["ring_gone"] == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return b.Stats().Uplink.Drops["ring_gone"] == 1 }, 30*time.Second, time.Millisecond)
 	require.EqualValues(t, 1, b.Stats().Gone.In)
 }

@@ -142,14 +142,14 @@ func startWith(t *testing.T, how string, change func(*Options)) (socket string) 
 	require.Eventually(t, func() bool {
 		_, err := os.Stat(socket)
 		return err == nil
-	}, 10*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 	return socket
 }
 
 // join makes an instance for a test.
 func join(t *testing.T, socket, name string, addrs ...netip.Addr) *client.Instance {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	i, err := client.JoinInstance(ctx, socket, name, addrs)
 	require.NoError(t, err)
@@ -160,7 +160,7 @@ func join(t *testing.T, socket, name string, addrs ...netip.Addr) *client.Instan
 // ask asks as an operator.
 func ask(t *testing.T, socket, verb string, v any) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	o, err := client.DialOperator(ctx, socket)
 	require.NoError(t, err)

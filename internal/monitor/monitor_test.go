@@ -94,7 +94,7 @@ func TestPorts(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, _, err := bind(t, b, 80)
 		return err == nil
-	}, 10*time.Second, time.Millisecond, "free when its instance has left")
+	}, 30*time.Second, time.Millisecond, "free when its instance has left")
 }
 
 // TestServerReplaced: the next server gets all instances, whatever ended the last.
@@ -111,7 +111,7 @@ func TestServerReplaced(t *testing.T) {
 		return ids
 	}
 	want := []uint32{1, 3}
-	require.Eventually(t, func() bool { return len(attached()) == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(attached()) == 2 }, 30*time.Second, time.Millisecond)
 	require.Equal(t, want, attached())
 	for n := range uint64(3) {
 		before := mustAsk[Status](t, socket, "status").Server
@@ -123,9 +123,9 @@ func TestServerReplaced(t *testing.T) {
 			require.Eventually(t, func() bool {
 				s := mustAsk[Status](t, socket, "status").Server
 				return s.Ready && s.PID != before.PID
-			}, 10*time.Second, time.Millisecond)
+			}, 30*time.Second, time.Millisecond)
 		}
-		require.Eventually(t, func() bool { return len(attached()) == 2 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(attached()) == 2 }, 30*time.Second, time.Millisecond)
 		require.Equal(t, want, attached())
 	}
 	require.Equal(t, "signal: killed", mustAsk[Status](t, socket, "status").Server.LastEnd)
@@ -134,13 +134,13 @@ func TestServerReplaced(t *testing.T) {
 // TestServerHangs: one that says nothing is killed and replaced, again and again.
 func TestServerHangs(t *testing.T) {
 	socket := start(t, "hangs")
-	require.Eventually(t, func() bool { return mustAsk[Status](t, socket, "status").Server.Hangs >= 2 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return mustAsk[Status](t, socket, "status").Server.Hangs >= 2 }, 30*time.Second, 5*time.Millisecond)
 }
 
 // TestServerCrashes: one that never gets ready is started again, ever more slowly.
 func TestServerCrashes(t *testing.T) {
 	socket := start(t, "crashes")
-	require.Eventually(t, func() bool { return mustAsk[Status](t, socket, "status").Server.Restarts >= 3 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return mustAsk[Status](t, socket, "status").Server.Restarts >= 3 }, 30*time.Second, 5*time.Millisecond)
 	require.ErrorContains(t, ask(t, socket, "stats", new([]uint32)), "not running")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

@@ -46,7 +46,7 @@ func TestUpgrade(t *testing.T) {
 	err = give(t, socket, "upgrade", wire.Upgrade{Path: broken}, &after)
 	require.ErrorContains(t, err, "exit status 3")
 	require.ErrorContains(t, err, "the one before serves again")
-	require.Eventually(t, func() bool { return mustAsk[Status](t, socket, "status").Server.Ready }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return mustAsk[Status](t, socket, "status").Server.Ready }, 30*time.Second, time.Millisecond)
 	require.ErrorContains(t, give(t, socket, "upgrade", wire.Upgrade{Path: filepath.Join(dir, "none")}, &after), "no such file")
 }
 

@@ -196,7 +196,7 @@ func TestPortOutlivesListener(t *testing.T) {
 	accepted.Close() // first: it gets TIME-WAIT
 	c.Close()
 	closed := time.Now()
-	require.Eventually(t, func() bool { return len(f.all()) == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(f.all()) == 0 }, 30*time.Second, time.Millisecond)
 	require.Greater(t, time.Since(closed), 200*time.Millisecond, "TIME-WAIT keeps the port")
 	require.Nil(t, b.Bind(at(80)))
 	b.Close()

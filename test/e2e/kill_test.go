@@ -71,7 +71,7 @@ func heldBy(t *testing.T, pid int) holding {
 // last process has ended, which SIGKILL begins and nobody can wait for.
 func (h holding) requireGone(t *testing.T) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(h.left()) == 0 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return len(h.left()) == 0 }, 30*time.Second, 5*time.Millisecond)
 	require.Empty(t, h.left())
 }
 
@@ -190,7 +190,7 @@ func (r *rig) requireBareNIC(t *testing.T) {
 		}))
 		return ok
 	}
-	require.Eventually(t, bare, 5*time.Second, 5*time.Millisecond, "XDP programs or links remain")
+	require.Eventually(t, bare, 30*time.Second, 5*time.Millisecond, "XDP programs or links remain")
 }
 
 func noXDP(links []netlink.Link) bool {
