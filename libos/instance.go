@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -35,8 +34,7 @@ type Instance struct {
 	stdio     *stdio
 	init      *kernel.ThreadGroup
 	dog       *watchdog.Watchdog
-	calls     *atomic.Uint64 // system calls; nil when not counted
-	hostCalls int            // see Stats
+	hostCalls int // see Stats
 
 	closeOnce sync.Once
 }
@@ -63,8 +61,8 @@ func Boot(opts Options) (*Instance, error) {
 	if len(opts.ReadWrite) > 0 {
 		installAttributeChecks()
 	}
-	if opts.Strace || opts.CountSyscalls {
-		i.calls = installTracing(opts.Strace)
+	if opts.Strace {
+		installTracing()
 	}
 	var err error
 	if i.k, i.time, err = i.newKernel(clocks, tree); err != nil {

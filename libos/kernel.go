@@ -28,6 +28,7 @@ import (
 	"junction/libos/engine"
 	"junction/libos/kthreads"
 	tcpip "junction/libos/netstack"
+	"junction/libos/shortcut"
 
 	// The other socket families that programs may open.
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink"
@@ -113,7 +114,7 @@ func (i *Instance) newKernel(c *clocks, tree func() *boundary.Tree) (*kernel.Ker
 
 // newPlatform opens an execution engine, with the bound on threads that opts
 // want.
-func newPlatform(name string, opts *Options) (*kthreads.Platform, error) {
+func newPlatform(name string, opts *Options) (platform.Platform, error) {
 	constructor, err := platform.Lookup(name)
 	if err != nil {
 		return nil, fmt.Errorf("unknown engine %q: %w", name, err)
@@ -125,7 +126,7 @@ func newPlatform(name string, opts *Options) (*kthreads.Platform, error) {
 	if p, ok := plat.(interface{ SetPolicy(engine.Policy) }); ok && opts.Policy != nil {
 		p.SetPolicy(*opts.Policy)
 	}
-	return kthreads.Limit(plat, kthreads.Options{Tokens: opts.Kthreads, Quantum: max(0, opts.Quantum)}), nil
+	return shortcut.Serve(kthreads.Limit(plat, kthreads.Options{Tokens: opts.Kthreads, Quantum: max(0, opts.Quantum)}))
 }
 
 // initMemory makes the memory file: all memory of all programs of the instance.

@@ -68,8 +68,6 @@ type Options struct {
 	Policy *engine.Policy
 	// Strace logs each system call of the program to Logger at level info.
 	Strace bool
-	// CountSyscalls makes Stats count system calls, at a small cost for each.
-	CountSyscalls bool
 	// Boundary is what becomes of this process when it makes a host call that
 	// an instance never makes. Default boundary.Kill; see package boundary for
 	// the privileges that Boot and Start take from it.
@@ -106,8 +104,7 @@ type Stats struct {
 	// HostCalls is how many different calls the process may make to the host's
 	// kernel; 0 if any.
 	HostCalls int `json:"host_calls"`
-	// Syscalls counts the system calls of all programs of the instance; 0
-	// unless Options.CountSyscalls or Strace is set.
+	// Syscalls counts the system calls of all programs of the instance.
 	Syscalls uint64 `json:"syscalls"`
 	// UserSeconds and SystemSeconds are the CPU time, in seconds, of the host
 	// process and those of its children that have been waited for.

@@ -5,15 +5,15 @@ import (
 
 	"junction/libos/engine"
 	"junction/libos/kthreads"
+	"junction/libos/shortcut"
 )
 
 // Stats returns what the instance has used so far.
 func (i *Instance) Stats() Stats {
 	s := Stats{Platform: i.engine.Name, Reason: i.engine.Reason, HostCalls: i.hostCalls}
-	if i.calls != nil {
-		s.Syscalls = i.calls.Load()
-	}
-	shared := i.k.Platform.(*kthreads.Platform) // see newPlatform
+	serving := i.k.Platform.(*shortcut.Platform) // see newPlatform
+	s.Syscalls = serving.Stats().Calls
+	shared := serving.Inner().(*kthreads.Platform)
 	s.Kthreads = shared.Stats()
 	if p, ok := shared.Inner().(interface{ Stats() engine.Stats }); ok {
 		spaces := p.Stats()
