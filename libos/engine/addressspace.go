@@ -18,7 +18,7 @@ import (
 type addressSpace struct {
 	platform.NoAddressSpaceIO
 	p       *Platform
-	patches patches
+	patches patches // what is not locked by itself: +checklocks:mu
 
 	// left holds a token when a thread has left that was told to.
 	left chan struct{}
@@ -42,7 +42,10 @@ type addressSpace struct {
 }
 
 func newAddressSpace(p *Platform) *addressSpace {
-	return &addressSpace{p: p, left: make(chan struct{}, 1), contexts: make(map[*switchContext]struct{})}
+	return &addressSpace{
+		p: p, left: make(chan struct{}, 1), contexts: make(map[*switchContext]struct{}),
+		patches: patches{pages: make(map[hostarch.Addr]*patchedPage), read: make(map[hostarch.Addr]struct{})},
+	}
 }
 
 // size returns how many bytes of the program's memory are resident.
@@ -62,7 +65,9 @@ func (as *addressSpace) MapFile(addr hostarch.Addr, f memmap.File, fr memmap.Fil
 	defer as.mu.Unlock()
 	switch {
 	case as.here.Load():
-		return mapHere(addr, f, fr, at, precommit)
+		err := mapHere(addr, f, fr, at, precommit)
+		as.cover(hostarch.AddrRange{Start: addr, End: addr + hostarch.Addr(fr.Length())}, at)
+		return err
 	case as.stub != nil:
 		return as.stub.MapFile(addr, f, fr, at, precommit)
 	default:
@@ -74,9 +79,11 @@ func (as *addressSpace) MapFile(addr hostarch.Addr, f memmap.File, fr memmap.Fil
 func (as *addressSpace) Unmap(addr hostarch.Addr, length uint64) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
+	r := hostarch.AddrRange{Start: addr, End: addr + hostarch.Addr(length)}
+	defer as.uncoverAll(r)
 	switch {
 	case as.here.Load():
-		unmapHere(hostarch.AddrRange{Start: addr, End: addr + hostarch.Addr(length)})
+		unmapHere(r)
 	case as.stub != nil:
 		as.stub.Unmap(addr, length)
 	}
@@ -85,27 +92,19 @@ func (as *addressSpace) Unmap(addr hostarch.Addr, length uint64) {
 // Release implements platform.AddressSpace.Release.
 func (as *addressSpace) Release() {
 	as.p.slot.leave(as)
-	as.patches.forget(sites)
 	as.mu.Lock()
 	defer as.mu.Unlock()
+	as.forget()
 	if as.stub != nil {
 		as.stub.Release()
 	}
 }
 
-// PreFork implements platform.AddressSpace.PreFork. Until PostFork no site is
-// patched: the copy shall have whole instructions.
-//
-// +checklocksacquire:as.patches.mu
-func (as *addressSpace) PreFork() {
-	as.patches.mu.Lock()
-	as.patches.inherited = true
-}
+// PreFork implements platform.AddressSpace.PreFork.
+func (*addressSpace) PreFork() {}
 
 // PostFork implements platform.AddressSpace.PostFork.
-//
-// +checklocksrelease:as.patches.mu
-func (as *addressSpace) PostFork() { as.patches.mu.Unlock() }
+func (*addressSpace) PostFork() {}
 
 // mapHere maps a file of the Sentry's into this process at the program's address.
 func mapHere(addr hostarch.Addr, f memmap.File, fr memmap.FileRange, at hostarch.AccessType, precommit bool) error {

@@ -87,6 +87,7 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 		}
 	}
 	for {
+		version := as.patches.version.Load()
 		how := run(&c.guest)
 		if atomic.LoadUint32(&c.stop) != 0 {
 			as.noteLeft()
@@ -125,7 +126,7 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 		if info == nil {
 			return nil, hostarch.NoAccess, err
 		}
-		switch as.mend(ctx, mm, ac, info) {
+		switch as.mend(&ac.Regs.PtraceRegs, info, version) {
 		case ownFault:
 			return info, c.access(), err
 		case systemCall:

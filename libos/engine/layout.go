@@ -4,9 +4,11 @@ package engine
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"gvisor.dev/gvisor/pkg/hostarch"
 )
@@ -42,7 +44,6 @@ func findHostRanges() error {
 		return err
 	}
 	defer maps.Close()
-	addHostRange(tableLow, sitesEnd)
 	for s := bufio.NewScanner(maps); s.Scan(); {
 		var start, end uint64
 		var perms string
@@ -70,6 +71,11 @@ func findHostRanges() error {
 	if hostTextLow == 0 {
 		return errors.New("the host binary's text was not found below 4 GiB")
 	}
+	if overlapsHost(hostarch.AddrRange{Start: tableLow, End: sitesEnd}) {
+		return fmt.Errorf("the host binary reaches to %#x, where its trampolines belong: it is too large", tableLow)
+	}
+	hostRanges = append(hostRanges, hostarch.AddrRange{Start: tableLow, End: sitesEnd})
+	slices.SortFunc(hostRanges, func(a, b hostarch.AddrRange) int { return cmp.Compare(a.Start, b.Start) })
 	return nil
 }
 

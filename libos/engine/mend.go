@@ -5,11 +5,7 @@ package engine
 import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/hostarch"
-	"gvisor.dev/gvisor/pkg/sentry/arch"
-	"gvisor.dev/gvisor/pkg/sentry/platform"
-	"gvisor.dev/gvisor/pkg/usermem"
 )
 
 // verdict is what a fault of the program turned out to be.
@@ -18,35 +14,42 @@ type verdict int
 const (
 	ownFault   verdict = iota // the program's
 	systemCall                // the registers are as after a syscall instruction
-	retry                     // the registers have been put right: continue
+	retry                     // the registers, or the memory, have been put right: continue
 )
 
-// mend looks at a fault that a patched site may be the reason of.
-func (as *addressSpace) mend(ctx context.Context, m platform.MemoryManager, ac *arch.Context64, info *linux.SignalInfo) verdict {
-	const siKernel = 0x80
-	regs, rip := &ac.Regs.PtraceRegs, hostarch.Addr(ac.Regs.Rip)
-	switch sig, addr := unix.Signal(info.Signo), info.Addr(); {
-	case sig == unix.SIGSEGV && addr >= tableLow && addr < trampolinesLow:
-		// The second platform has no table: a site jumped.
-		if s, ok := as.siteAt(ctx, m, rip); ok {
-			if s.shape != compare {
-				regs.Rax = uint64(s.operand)
-			}
+// Codes of SIGSEGV, include/uapi/asm-generic/siginfo.h.
+const (
+	segvPKUErr = 4    // access to memory with a protection key
+	siKernel   = 0x80 // no page fault
+)
+
+// mend looks at a fault in this process that a patched site may be the reason
+// of: the program has read its text, or come to the middle of a site, either by
+// a jump or because it was there when the site was patched. version is the
+// patches' before the program was entered.
+func (as *addressSpace) mend(regs *linux.PtraceRegs, info *linux.SignalInfo, version uint64) verdict {
+	rip := hostarch.Addr(regs.Rip)
+	sig := unix.Signal(info.Signo)
+	if sig != unix.SIGSEGV && sig != unix.SIGILL {
+		return ownFault
+	}
+	if sig == unix.SIGSEGV && info.Code == segvPKUErr && as.unpatch(hostarch.Addr(info.Addr())) {
+		return retry
+	}
+	if s, ok := as.siteAround(rip); ok {
+		switch {
+		case s.shape == movEAX && rip == s.next-syscallLen:
 			return call(regs, s.next)
-		}
-	case sig == unix.SIGSEGV && info.Code == siKernel:
-		if s, ok := as.siteAt(ctx, m, rip-2); ok && s.shape == compare {
+		case s.shape == compare && rip == s.next:
 			s.compared(regs)
 			return retry
 		}
-	case sig == unix.SIGILL:
-		if s, ok := as.siteAt(ctx, m, rip-5); ok && s.shape == movEAX {
-			return call(regs, s.next)
-		}
-		// The first byte, while another thread was patching.
-		if _, ok := as.siteAt(ctx, m, rip); ok {
-			return retry
-		}
+		// In the middle of an instruction: it goes on with what stood there.
+		as.unpatch(rip)
+		return retry
+	}
+	if as.patches.version.Load() != version {
+		return retry // the reason may be gone
 	}
 	return ownFault
 }
@@ -63,23 +66,6 @@ func call(regs *linux.PtraceRegs, next hostarch.Addr) verdict {
 func (s site) compared(regs *linux.PtraceRegs) {
 	regs.Eflags = comparedFlags(regs.Eflags, regs.Rax, s.operand)
 	regs.Rip = uint64(s.next + compareLen)
-}
-
-// siteAt returns the patched site that starts at an address. It waits for a
-// patch in progress.
-func (as *addressSpace) siteAt(ctx context.Context, m platform.MemoryManager, start hostarch.Addr) (site, bool) {
-	as.patches.mu.Lock()
-	defer as.patches.mu.Unlock()
-	var code [jumpLen]byte
-	if _, err := m.CopyIn(ctx, start, code[:], usermem.IOOpts{IgnorePermissions: true}); err != nil {
-		return site{}, false
-	}
-	entry, ok := decodeJump(code)
-	if !ok {
-		return site{}, false
-	}
-	s, ok := sites.site(entry)
-	return s, ok && s.start() == start
 }
 
 // leaveTrampoline moves registers that point into a trampoline to where the

@@ -3,7 +3,7 @@
 package engine
 
 import (
-	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,24 +21,54 @@ import (
 // as much as some twenty traps, and a copy of the page.
 const hotAfter = 32
 
-// patches are the patched sites of one address space.
+// patches are the patched sites of one address space. Text is patched by
+// laying a copy of its page over it (copies). As soon as the Sentry maps
+// something else there, or the program reads the page, the copy goes: so a
+// program that reads, moves or changes its own text finds what it put there.
 type patches struct {
 	// traps counts, in the low byte, the traps of the site whose address is in
 	// the others. A site that cannot be patched stays above hotAfter; one with
 	// another's hash takes its place.
 	traps [256]atomic.Uint64
+	// version changes after each change of what is mapped over text.
+	version atomic.Uint64
 
+	// mu is held while a site is patched, and taken before a memory manager's locks.
 	mu sync.Mutex
-	// entries are those to give back. +checklocks:mu
+
+	// The rest is guarded by addressSpace.mu.
+
+	// pages are the patched pages of text.
+	pages map[hostarch.Addr]*patchedPage
+	// read are pages that the program reads, which stay as they are.
+	read map[hostarch.Addr]struct{}
+	// next is the page that is about to be patched, 0 if it has changed since.
+	next hostarch.Addr
+	// entries are all that were ever used: a thread may still be on its way
+	// through one when its site is patched no more.
 	entries []int
-	// inherited: a fork may have copied the jumps. +checklocks:mu
-	inherited bool
+}
+
+// patchedPage is a page of text under a copy.
+type patchedPage struct {
+	copy int
+	// sites by the address of their first byte.
+	sites map[hostarch.Addr]patchedSite
+}
+
+type patchedSite struct {
+	site
+	entry int
+}
+
+func (p *patches) counter(next uint64) *atomic.Uint64 {
+	return &p.traps[(next*0x9e3779b97f4a7c15)>>56]
 }
 
 // trapped counts a trap of the syscall instruction before next and tells
 // whether it is time to patch it.
 func (p *patches) trapped(next uint64) bool {
-	slot := &p.traps[(next*0x9e3779b97f4a7c15)>>56]
+	slot := p.counter(next)
 	old := slot.Load()
 	if old>>8 != next&(1<<56-1) {
 		old = next << 8
@@ -49,15 +79,8 @@ func (p *patches) trapped(next uint64) bool {
 	return slot.CompareAndSwap(slot.Load(), old+1) && old&0xff == hotAfter
 }
 
-// forget gives up the entries of an address space that is gone.
-func (p *patches) forget(t *trampolines) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.inherited {
-		t.drop(p.entries)
-	}
-	p.entries = nil
-}
+// again lets the site before next be patched after as many traps as at first.
+func (p *patches) again(next hostarch.Addr) { p.counter(uint64(next)).Store(0) }
 
 // patch replaces the site that the program has left, if it is of a known kind
 // in text that is the program's own: mapped privately from a file and not writable.
@@ -65,7 +88,7 @@ func (p *patches) forget(t *trampolines) {
 // may be rewritten.
 func (as *addressSpace) patch(ctx context.Context, m platform.MemoryManager, next hostarch.Addr, nr uint64) {
 	if t := kernel.TaskFromContext(ctx); t == nil || t.Tracer() != nil {
-		return // a tracer wants to see the program's own instructions
+		return // a tracer wants to see each instruction
 	}
 	as.patches.mu.Lock()
 	defer as.patches.mu.Unlock()
@@ -75,34 +98,179 @@ func (as *addressSpace) patch(ctx context.Context, m platform.MemoryManager, nex
 		return // at the edge of a mapping
 	}
 	s, ok := findSite(&code, next, nr)
-	if !ok || !isText(ctx, m, hostarch.AddrRange{Start: window, End: window + siteWindow}) {
+	if !ok || !s.inOnePage() || !isText(ctx, m, hostarch.AddrRange{Start: window, End: window + siteWindow}) {
 		return
 	}
-	entry, ok := sites.take(s)
-	if !ok {
-		return // it keeps trapping
+	if !as.expect(s.start().RoundDown()) {
+		return
 	}
-	as.patches.entries = append(as.patches.entries, entry)
-	if err := as.write(ctx, m, s.start(), s.edits(s.jump(entry))); err != nil {
-		// The text is going away, or memory is: put back what can be put back.
-		old := [jumpLen]byte(code[s.start()-window:])
-		_ = as.write(ctx, m, s.start(), [][]edit{{{0, old[:]}}})
+	var page [pageSize]byte
+	if _, err := m.CopyIn(ctx, s.start().RoundDown(), page[:], usermem.IOOpts{IgnorePermissions: true}); err != nil {
+		return
+	}
+	if !as.lay(s, &page) {
+		as.patches.again(next)
 	}
 }
 
-// write makes edits of the text at start, in their order.
-func (as *addressSpace) write(ctx context.Context, m platform.MemoryManager, start hostarch.Addr, steps [][]edit) error {
-	for _, step := range steps {
-		for _, e := range step {
-			if _, err := m.CopyOut(ctx, start+hostarch.Addr(e.offset), e.code, usermem.IOOpts{IgnorePermissions: true}); err != nil {
-				return err
+// expect begins to patch a page, unless it must not be.
+func (as *addressSpace) expect(page hostarch.Addr) bool {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	if _, ok := as.patches.read[page]; ok {
+		return false
+	}
+	as.patches.next = page
+	return true
+}
+
+// lay patches a site: text is its page, read since expect. It returns false
+// when the page has changed meanwhile.
+func (as *addressSpace) lay(s site, text *[pageSize]byte) bool {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	p := &as.patches
+	start, page := s.start(), s.start().RoundDown()
+	if p.next != page {
+		return false
+	}
+	p.next = 0
+	entry, ok := sites.take(s)
+	if !ok {
+		return true // it keeps trapping
+	}
+	p.entries = append(p.entries, entry)
+	all := map[hostarch.Addr]patchedSite{start: {s, entry}}
+	old := p.pages[page]
+	if old != nil {
+		maps.Copy(all, old.sites)
+	}
+	for start, s := range all {
+		jump := s.jump(s.entry)
+		copy(text[start-page:], jump[:])
+	}
+	n, ok := pages.take(text)
+	if !ok {
+		return true
+	}
+	p.pages[page] = &patchedPage{copy: n, sites: all}
+	if as.here.Load() {
+		as.coverPage(page)
+	}
+	if old != nil {
+		pages.drop(old.copy)
+	}
+	p.version.Add(1)
+	return true
+}
+
+// coverPage maps the copy of a page. If that fails, the page stays as it is.
+//
+// +checklocks:as.mu
+func (as *addressSpace) coverPage(page hostarch.Addr) {
+	if errno := retrying(func() unix.Errno { return pages.mapAt(as.patches.pages[page].copy, page) }); errno != 0 {
+		munmap(hostarch.AddrRange{Start: page, End: page + pageSize})
+		as.uncover(page)
+	}
+}
+
+// cover puts the copies over text of r that the Sentry has mapped again, or
+// forgets them if it is text no more.
+//
+// +checklocks:as.mu
+func (as *addressSpace) cover(r hostarch.AddrRange, at hostarch.AccessType) {
+	as.patches.each(r, func(page hostarch.Addr) {
+		if at.Write || !at.Execute {
+			as.uncover(page)
+		} else {
+			as.coverPage(page)
+		}
+	})
+}
+
+// uncoverAll forgets the copies of a range that the Sentry maps something
+// else in, and that is unmapped.
+//
+// +checklocks:as.mu
+func (as *addressSpace) uncoverAll(r hostarch.AddrRange) {
+	as.patches.each(r, as.uncover)
+	if r.Contains(as.patches.next) {
+		as.patches.next = 0
+	}
+	if len(as.patches.read) > 0 {
+		maps.DeleteFunc(as.patches.read, func(page hostarch.Addr, _ struct{}) bool { return r.Contains(page) })
+	}
+}
+
+// uncover forgets the copy of a page, which is not mapped any more.
+//
+// +checklocks:as.mu
+func (as *addressSpace) uncover(page hostarch.Addr) {
+	p := as.patches.pages[page]
+	delete(as.patches.pages, page)
+	pages.drop(p.copy)
+	for _, s := range p.sites {
+		as.patches.again(s.next)
+	}
+	as.patches.version.Add(1)
+}
+
+// each calls f for the patched pages in r.
+func (p *patches) each(r hostarch.AddrRange, f func(page hostarch.Addr)) {
+	if uint64(r.Length())/pageSize < uint64(len(p.pages)) {
+		for page := r.Start; page < r.End; page += pageSize {
+			if p.pages[page] != nil {
+				f(page)
 			}
 		}
-		if err := serialize(); err != nil {
-			return err
+		return
+	}
+	for page := range p.pages {
+		if r.Contains(page) {
+			f(page)
 		}
 	}
-	return nil
+}
+
+// unpatch gives the page at addr back to the program for good, and tells
+// whether it was patched.
+func (as *addressSpace) unpatch(addr hostarch.Addr) bool {
+	page := addr.RoundDown()
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	if as.patches.pages[page] == nil {
+		return false
+	}
+	if as.here.Load() {
+		unmapHere(hostarch.AddrRange{Start: page, End: page + pageSize})
+	}
+	as.uncover(page)
+	as.patches.read[page] = struct{}{}
+	return true
+}
+
+// siteAround returns the patched site of which addr is a byte, but not the first.
+func (as *addressSpace) siteAround(addr hostarch.Addr) (site, bool) {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	p := as.patches.pages[addr.RoundDown()]
+	for n := hostarch.Addr(1); p != nil && n < jumpLen; n++ {
+		if s, ok := p.sites[addr-n]; ok {
+			return s.site, true
+		}
+	}
+	return site{}, false
+}
+
+// forget gives up the patches of an address space that is gone.
+//
+// +checklocks:as.mu
+func (as *addressSpace) forget() {
+	for _, p := range as.patches.pages {
+		pages.drop(p.copy)
+	}
+	sites.drop(as.patches.entries)
+	as.patches.pages, as.patches.entries = nil, nil
 }
 
 // isText tells whether r is text of a file, mapped privately and not writable.
@@ -113,22 +281,4 @@ func isText(ctx context.Context, m platform.MemoryManager, r hostarch.AddrRange)
 		}
 	})
 	return text
-}
-
-// Commands of membarrier(2), include/uapi/linux/membarrier.h.
-const (
-	membarrierSyncCore         = 1 << 5
-	membarrierRegisterSyncCore = 1 << 6
-)
-
-// serialize makes every thread of this process execute a serializing
-// instruction before its next one in user mode (cross-modifying code, Intel
-// SDM vol. 3, 9.1.3).
-func serialize() error { return membarrier(membarrierSyncCore) }
-
-func membarrier(command uintptr) error {
-	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, command, 0, 0); errno != 0 {
-		return fmt.Errorf("membarrier command %d: %w", command, errno)
-	}
-	return nil
 }

@@ -36,18 +36,22 @@ var setUp = sync.OnceValue(func() error {
 	if err := initExtendedState(); err != nil {
 		return err
 	}
-	if err := membarrier(membarrierRegisterSyncCore); err != nil {
+	var err error
+	if pages, err = newCopies(); err != nil {
 		return err
 	}
-	var err error
 	if sites, err = newTrampolines(); err != nil {
 		return err
 	}
 	return installHandlers()
 })
 
-// sites are the patched system call sites of all programs.
-var sites *trampolines
+// sites are the patched system call sites of all programs, and pages the
+// copies of text that they are patched in.
+var (
+	sites *trampolines
+	pages *copies
+)
 
 // New makes the platform.
 func New(opts platform.Options) (*Platform, error) {

@@ -11,7 +11,6 @@ func inprocNeeds() []Need {
 	needs := []Need{
 		{"syscall_user_dispatch", probeDispatch()},
 		{"fsgsbase_and_xsave", initExtendedState()},
-		{"membarrier_sync_core", probeMembarrier()},
 	}
 	for _, n := range needs {
 		if n.Err != nil {
@@ -27,13 +26,4 @@ func probeDispatch() error {
 	const prSysDispatchOff = 0
 	_, _, errno := unix.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_SYSCALL_USER_DISPATCH, prSysDispatchOff, 0, 0, 0, 0)
 	return inKernel(errno, "Syscall User Dispatch", "Linux 5.11 or newer")
-}
-
-func probeMembarrier() error {
-	const query = 0
-	commands, _, errno := unix.RawSyscall(unix.SYS_MEMBARRIER, query, 0, 0)
-	if errno == 0 && commands&membarrierRegisterSyncCore == 0 {
-		errno = unix.EINVAL
-	}
-	return inKernel(errno, "membarrier that synchronizes cores", "Linux 4.16 or newer with CONFIG_MEMBARRIER")
 }

@@ -5,7 +5,6 @@ package engine
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
@@ -15,16 +14,16 @@ import (
 // trampoline of its own, which says which site it is and goes to callEntry
 // (run_amd64.s):
 //
-//	ff 24 25 disp32    jmp *disp32
+//	ff 24 e5 disp32    jmp *disp32
 //
 // disp32 is an entry of a table below 2 GiB. Both lie in this process's own
-// memory, never in the program's: on the second platform the jump faults on
-// reading the table, and the fault is taken for the system call that it is.
+// memory, never in the program's.
 //
-// Whoever comes to the middle of the seven bytes faults, too, and the engine
-// does what the bytes that stood there did (mend.go): the third byte of each
-// entry's address is 0x06, no instruction in 64-bit mode; and an operand that
-// is an instruction of the site begins with 0xe5 (in, which is privileged).
+// Whoever comes to the third to seventh byte faults, too, and the engine does
+// what the bytes that stood there did (mend.go): each of these, at the
+// beginning of an instruction, makes it one that is privileged or none in
+// 64-bit mode (Intel SDM vol. 2, appendix A). The table's addresses are chosen
+// so. The second byte cannot be: a jump there goes astray.
 
 // shape tells which instructions a site consists of.
 type shape uint8
@@ -51,13 +50,33 @@ const (
 // Where the table and the trampolines lie.
 const (
 	maxSites       = 8192
-	tableLow       = 0x5f06_0000 // to 0x5f06_ffff
-	trampolinesLow = 0x5f07_0000
+	tableLow       = 0x6f06_0000 // see tableAddr
+	trampolinesLow = 0x6ff0_0000
 	trampolineSize = 16
 	sitesEnd       = trampolinesLow + maxSites*trampolineSize
 )
 
-const noInstruction = 0x06
+// The bytes of a table's address, from the lowest; the highest is 0x6f (outs).
+// Those of noInstruction are none in 64-bit mode, those of privileged are that;
+// a prefix makes one with the byte after it. An entry is aligned: a program may
+// have alignment checked.
+const (
+	noInstruction = "\x06\x07\x0e\x16\x17\x1e\x1f\x27\x2f\x37\x3f\x60\x61\x82\x9a\xce\xd4\xea"
+	privileged    = "\x6c\x6d\x6e\x6f\xe4\xe5\xe6\xe7\xec\xed\xee\xef" // ins, outs, in, out
+	segments      = "\x26\x2e\x36\x3e\x64\x65\x66\x67"                 // and sizes of operands and addresses
+	rexes         = "\x40\x41\x42\x43\x44\x45\x46\x47\x48\x49\x4a\x4b\x4c\x4d\x4e\x4f"
+
+	tableFirst  = "\x40\x48\x60\xf0"
+	tableSecond = noInstruction + privileged + segments + rexes + "\xf4\xfa\xfb\xf0\xf2\xf3" // hlt, cli, sti, lock, repeat
+	tableThird  = noInstruction + privileged + segments
+)
+
+// tableAddr returns where the table has an entry.
+func tableAddr(entry int) uint32 {
+	first, entry := tableFirst[entry%len(tableFirst)], entry/len(tableFirst)
+	second, entry := tableSecond[entry%len(tableSecond)], entry/len(tableSecond)
+	return tableLow&0xff00_0000 | uint32(tableThird[entry])<<16 | uint32(second)<<8 | uint32(first)
+}
 
 // site is a patched system call site. Sites with the same fields share a trampoline.
 type site struct {
@@ -80,17 +99,8 @@ func (s site) start() hostarch.Addr {
 	}
 }
 
-// middle is the offset of the byte replaced that starts another instruction, 0 for none.
-func (s site) middle() int {
-	switch s.shape {
-	case movEAX:
-		return 5
-	case compare:
-		return 2
-	default:
-		return 0
-	}
-}
+// inOnePage tells whether all bytes that are replaced lie in one page.
+func (s site) inOnePage() bool { return s.start().RoundDown() == (s.start() + jumpLen - 1).RoundDown() }
 
 // findSite tells what kind of site the syscall instruction in the middle of
 // code belongs to. nr is the number that it was called with.
@@ -127,23 +137,11 @@ func isOperand(b [3]byte) bool {
 	return b[1]&0xc7 == 0x44 && bytes.IndexByte([]byte{0x69, 0x81, 0xc7, 0xf7}, b[0]) >= 0
 }
 
-// jump is the code that replaces the site's, with the entry of the table.
-func (s site) jump(entry int) [jumpLen]byte {
-	code := [jumpLen]byte{0xff, 0x24, 0x25}
-	if s.shape == compare {
-		code[2] = 0xe5 // the same instruction
-	}
-	binary.LittleEndian.PutUint32(code[3:], uint32(tableLow+8*entry))
+// jump is the code that replaces a site's, with the entry of the table.
+func (site) jump(entry int) [jumpLen]byte {
+	code := [jumpLen]byte{0xff, 0x24, 0xe5}
+	binary.LittleEndian.PutUint32(code[3:], tableAddr(entry))
 	return code
-}
-
-// decodeJump returns the entry of the table that code jumps through.
-func decodeJump(code [jumpLen]byte) (entry int, ok bool) {
-	if code[0] != 0xff || code[1] != 0x24 || code[2] != 0x25 && code[2] != 0xe5 {
-		return 0, false
-	}
-	offset := int(binary.LittleEndian.Uint32(code[3:])) - tableLow
-	return offset / 8, offset >= 0 && offset < 8*maxSites && offset%8 == 0
 }
 
 // trampoline is the code of the site's entry, which ends at callEntry's address.
@@ -160,27 +158,6 @@ func (s site) trampoline(entry int, callEntry uintptr) []byte {
 // inTrampoline returns the entry whose trampoline contains the address.
 func inTrampoline(addr uint64) (entry int, ok bool) {
 	return (int(addr) - trampolinesLow) / trampolineSize, addr >= trampolinesLow && addr < sitesEnd
-}
-
-// edit is one step of patching: bytes at an offset from the site's start.
-type edit struct {
-	offset int
-	code   []byte
-}
-
-// edits returns the steps in which code is written over a site whose other
-// threads may be executing it. All processors must have passed a serializing
-// instruction between one step and the next. At any time a thread executes the
-// old instructions, the new one, or faults, and mends to one of the two.
-func (s site) edits(code [jumpLen]byte) [][]edit {
-	first := []edit{{0, []byte{noInstruction}}}
-	rest := []edit{{1, code[1:]}}
-	if m := s.middle(); m > 0 {
-		first = append(first, edit{m, code[m : m+1]})
-		rest = []edit{{1, code[1:m]}, {m + 1, code[m+1:]}}
-	}
-	rest = slices.DeleteFunc(rest, func(e edit) bool { return len(e.code) == 0 })
-	return [][]edit{first, rest, {{0, code[:1]}}}
 }
 
 // comparedFlags returns flags after cmp $operand,%rax (Intel SDM vol. 2, CMP).

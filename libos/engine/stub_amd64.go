@@ -101,18 +101,7 @@ func (c *switchContext) switchStub(ctx context.Context, as *addressSpace, mm pla
 	}
 	c.stubAS = inner
 	c.outside++
-	for {
-		info, at, err := stub.Switch(ctx, stubManager{mm, inner}, ac, cpu)
-		if err != platform.ErrContextSignal { //nolint: a sentinel that is never wrapped
-			return info, at, err
-		}
-		switch as.mend(ctx, mm, ac, info) {
-		case ownFault:
-			return info, at, err
-		case systemCall:
-			return nil, hostarch.NoAccess, nil
-		}
-	}
+	return stub.Switch(ctx, stubManager{mm, inner}, ac, cpu)
 }
 
 // leaveStub takes the registers that the second platform still keeps, and lets

@@ -3,7 +3,7 @@
 package engine
 
 import (
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"sync"
 	"unsafe"
@@ -28,28 +28,18 @@ type trampolines struct {
 	free []int
 	used int
 
-	table *[maxSites]uint64
+	table *[trampolinesLow - tableLow]byte
 	code  *[maxSites][trampolineSize]byte
 }
 
 // newTrampolines maps the table and the code.
 func newTrampolines() (*trampolines, error) {
 	const size = sitesEnd - tableLow
-	fd, err := unix.MemfdCreate("junction-sites", unix.MFD_CLOEXEC|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) { // Linux before 6.3, where all are executable
-		fd, err = unix.MemfdCreate("junction-sites", unix.MFD_CLOEXEC)
-	}
+	fd, view, err := newExecutableMemory("junction-sites", size)
 	if err != nil {
 		return nil, fmt.Errorf("memory for trampolines: %w", err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Ftruncate(fd, size); err != nil {
-		return nil, fmt.Errorf("memory for trampolines: %w", err)
-	}
-	view, err := unix.MmapPtr(fd, 0, nil, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, fmt.Errorf("memory for trampolines: %w", err)
-	}
 	for _, m := range []struct{ low, high, prot uintptr }{
 		{tableLow, trampolinesLow, unix.PROT_READ},
 		{trampolinesLow, sitesEnd, unix.PROT_READ | unix.PROT_EXEC},
@@ -60,7 +50,7 @@ func newTrampolines() (*trampolines, error) {
 	}
 	return &trampolines{
 		entries: make(map[site]int),
-		table:   (*[maxSites]uint64)(view),
+		table:   (*[trampolinesLow - tableLow]byte)(view),
 		code:    (*[maxSites][trampolineSize]byte)(unsafe.Add(view, trampolinesLow-tableLow)),
 	}, nil
 }
@@ -84,7 +74,7 @@ func (t *trampolines) take(s site) (int, bool) {
 		return 0, false
 	}
 	copy(t.code[e][:], s.trampoline(e, addrOfCallEntry()))
-	t.table[e] = uint64(trampolinesLow + e*trampolineSize)
+	binary.LittleEndian.PutUint64(t.table[tableAddr(e)-tableLow:], uint64(trampolinesLow+e*trampolineSize))
 	t.sites[e], t.users[e], t.entries[s] = s, 1, e
 	return e, true
 }

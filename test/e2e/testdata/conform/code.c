@@ -67,6 +67,28 @@ CASE(jump_into_the_number)
 	printf("%#lx\n", call_site(site + 1, 0x1234, 0, 0, 0));
 }
 
+/* So they are in the middle of a number, and of a comparison. */
+CASE(jump_into_instructions)
+{
+	static const struct {
+		enum shape shape;
+		unsigned number, offset;
+	} cases[] = {
+		{ MOV_EAX, 0xc300, 2 }, { MOV_EAX, 0xc30000, 3 }, { MOV_RAX, 0xc3, 3 }, { MOV_RAX, 0xc300, 4 },
+		{ MOV_RAX, 0xc30000, 5 }, { SYSCALL_CMP, SYS_getgid, 3 }, { MOV_EAX_CMP, 0xc30000, 3 },
+	};
+
+	for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+		unsigned char *site = new_site(cases[i].shape, cases[i].number);
+
+		for (int j = 0; j < 2; j++) {
+			warm(site, cases[i].number);
+			printf("%s, byte %u: %#lx", shape_names[cases[i].shape], cases[i].offset, call_site(site + cases[i].offset, 0x1234, 0, 0, 0));
+			printf(", %d\n", call_site(site, cases[i].number, 0, 0, 0) == raw(cases[i].number, 0, 0, 0));
+		}
+	}
+}
+
 CASE(sites_over_page_borders)
 {
 	EACH_SHAPE(s) {
@@ -279,6 +301,46 @@ CASE(code_read_back_by_system_calls)
 		printf("%s: write %s, /proc/self/mem %s, process_vm_readv %s\n", shape_names[s], memcmp(was, is[0], SITE_MAX) ? "changed" : "same",
 		       memcmp(was, is[1], SITE_MAX) ? "changed" : "same", memcmp(was, is[2], SITE_MAX) ? "changed" : "same");
 	}
+}
+
+/* Sites that some threads run while others read them. */
+enum { READ_SITES = 60, RUNNERS = 2, READERS = 2 };
+
+static unsigned char *read_sites[READ_SITES], read_code[READ_SITES][SITE_MAX];
+static volatile int reading, wrong_reads, wrong_runs;
+
+static void *run_sites(void *unused)
+{
+	for (int i = 0; i < READ_SITES; i++)
+		for (int j = 0; j < 200; j++)
+			if (call_site(read_sites[i], SYS_getgid, 0, 0, 0) != (long)getgid())
+				__atomic_add_fetch(&wrong_runs, 1, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&reading, 1, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static void *read_sites_meanwhile(void *unused)
+{
+	for (int i = 0; reading; i = (i + 1) % READ_SITES)
+		if (memcmp(read_sites[i], read_code[i], SITE_MAX))
+			__atomic_add_fetch(&wrong_reads, 1, __ATOMIC_RELAXED);
+	return 0;
+}
+
+CASE(code_read_while_it_runs)
+{
+	pthread_t threads[RUNNERS + READERS];
+
+	for (int i = 0; i < READ_SITES; i++) {
+		read_sites[i] = new_site(i % SHAPES, SYS_getgid);
+		memcpy(read_code[i], read_sites[i], SITE_MAX);
+	}
+	reading = RUNNERS;
+	for (int i = 0; i < RUNNERS + READERS; i++)
+		must(!pthread_create(&threads[i], 0, i < RUNNERS ? run_sites : read_sites_meanwhile, 0), "pthread_create");
+	for (int i = 0; i < RUNNERS + READERS; i++)
+		pthread_join(threads[i], 0);
+	printf("%d wrong results, %d different bytes\n", wrong_runs, wrong_reads);
 }
 
 /* Compares the text of the program and of its libraries with their files, as a
