@@ -30,7 +30,7 @@ func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstac
 	}
 	limited, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	lease, err := client.JoinInstance(limited, s.Socket, s.Name, s.Dedicated)
+	lease, err := client.JoinInstance(limited, s.Socket, s.Name, s.Dedicated, nil)
 	if err != nil {
 		return joinError(ctx, err)
 	}

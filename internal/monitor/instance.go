@@ -30,6 +30,7 @@ type instance struct {
 	rings    [ipc.FilesPerEnd]int // the server's side; the instance has its own
 	rate     uint64               // bytes per second; 0: no limit
 	since    time.Time
+	asked    pending
 }
 
 // serveInstance gives an instance its lease, for as long as it is connected.
@@ -66,6 +67,7 @@ func (m *Monitor) serveInstance(ctx context.Context, c *control.Conn, name strin
 
 // serveRequests answers an instance until the connection ends.
 func (m *Monitor) serveRequests(ctx context.Context, i *instance, r *wire.Receiver) error {
+	defer i.asked.end()
 	for {
 		env, err := r.Receive(ctx)
 		if err != nil {
@@ -220,6 +222,14 @@ func (m *Monitor) request(ctx context.Context, i *instance, env *control.Envelop
 			return refuseErr(ctx, i.conn, env.ID, err)
 		}
 		return wire.Send(ctx, i.conn, env.ID, wire.TypeClosed, wire.Closed{})
+	case control.TypeError, wire.TypeAnswer:
+		var a wire.Answer
+		err := wire.Decode(env, wire.TypeAnswer, &a)
+		if err != nil && env.Message.Type() != control.TypeError {
+			return err
+		}
+		i.asked.answered(env.ID, result{a, err})
+		return nil
 	}
 	return fmt.Errorf("%w: type %d from an instance", control.ErrProtocol, env.Message.Type())
 }

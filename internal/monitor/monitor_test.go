@@ -50,12 +50,12 @@ func TestDedicatedLease(t *testing.T) {
 		"198.18.0.3":   "none of the networks",
 		"192.0.2.1":    "none of the networks",
 	} {
-		_, err := client.JoinInstance(t.Context(), socket, "b", []netip.Addr{addr(a)})
+		_, err := client.JoinInstance(t.Context(), socket, "b", []netip.Addr{addr(a)}, nil)
 		require.ErrorContains(t, err, why, a)
 	}
 	i.Close()
 	require.Eventually(t, func() bool { // the monitor hears of it a moment later
-		b, err := client.JoinInstance(t.Context(), socket, "b", []netip.Addr{addr("198.18.0.130")})
+		b, err := client.JoinInstance(t.Context(), socket, "b", []netip.Addr{addr("198.18.0.130")}, nil)
 		if err != nil {
 			return false
 		}
@@ -144,7 +144,7 @@ func TestServerCrashes(t *testing.T) {
 	require.ErrorContains(t, ask(t, socket, "stats", new([]uint32)), "not running")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err := client.JoinInstance(ctx, socket, "a", nil)
+	_, err := client.JoinInstance(ctx, socket, "a", nil, nil)
 	require.ErrorIs(t, err, context.DeadlineExceeded, "there is nothing to join")
 }
 
@@ -152,7 +152,7 @@ func TestServerCrashes(t *testing.T) {
 func TestBrokenInstance(t *testing.T) {
 	socket := start(t, "works")
 	victim := join(t, socket, "victim")
-	i, err := client.JoinInstance(t.Context(), socket, "broken", nil)
+	i, err := client.JoinInstance(t.Context(), socket, "broken", nil, nil)
 	if err == nil { // else it was cut off before it had all of its lease
 		defer i.Close()
 		select {

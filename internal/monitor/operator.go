@@ -94,6 +94,10 @@ func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask, env
 		return m.portStatus(), nil
 	case "stats":
 		return m.askServer(ctx, a)
+	case "exec", "signal":
+		files := env.Files
+		env.Files = nil
+		return m.askInstance(ctx, peer, a, files...)
 	}
 	if err := privileged(peer); err != nil {
 		return nil, err

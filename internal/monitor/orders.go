@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"junction/internal/monitor/wire"
+	"junction/ipc/control"
+	"junction/portmap"
 )
 
 // restart replaces the network server and waits for the next one.
@@ -63,6 +66,43 @@ func (m *Monitor) upgraded(ctx context.Context, failures <-chan string) (ServerS
 	case err := <-ready:
 		return m.server.status(), err
 	}
+}
+
+// startTime is how long an instance has to do what it is told.
+const startTime = 10 * time.Second
+
+// askInstance passes an order on to the instance that it names. It takes files
+// over. What a user may do to an instance of theirs with kill(2) they may do here.
+func (m *Monitor) askInstance(ctx context.Context, peer control.Peer, a wire.Ask, files ...int) (wire.Answer, error) {
+	defer closeAll(files)
+	var to wire.Target
+	if err := json.Unmarshal(a.Args, &to); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", a.Verb, err, unix.EINVAL)
+	}
+	m.mu.Lock()
+	i := m.instances[portmap.Instance(to.ID)]
+	m.mu.Unlock()
+	if i == nil {
+		return nil, fmt.Errorf("no instance %d: %w", to.ID, unix.ESRCH)
+	}
+	if err := privileged(peer); err != nil && peer.UID != i.peer.UID {
+		return nil, err
+	}
+	gone := fmt.Errorf("instance %d has ended: %w", to.ID, unix.ESRCH)
+	id, answer, ok := i.asked.begin()
+	if !ok {
+		return nil, gone
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	if err := wire.Send(ctx, i.conn, id, wire.TypeAsk, a, files...); err != nil {
+		return nil, errors.Join(gone, err)
+	}
+	v, err := i.asked.await(ctx, id, answer, gone)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("instance %d does not answer: %w", to.ID, unix.ETIMEDOUT)
+	}
+	return v, err
 }
 
 // limit sets how fast an instance may send.

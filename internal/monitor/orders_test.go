@@ -1,18 +1,26 @@
 package monitor
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"junction/internal/monitor/client"
 	"junction/internal/monitor/wire"
+	"junction/ipc/control"
+	"junction/portmap"
 )
 
 // give gives an order as an operator.
@@ -82,4 +90,90 @@ func TestMetrics(t *testing.T) {
 	require.Contains(t, string(body), "junction_netserver_ready 1\n")
 	require.Contains(t, string(body), `junction_ports{id="1",name="web"} 0`)
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestInstanceOrders: an order reaches the instance that it names, with its
+// files, and the answer comes back; so does a refusal, with its number.
+func TestInstanceOrders(t *testing.T) {
+	socket := start(t, "works")
+	obey := func(_ context.Context, verb string, args json.RawMessage, files []int) (any, error) {
+		var s wire.Signal
+		if err := json.Unmarshal(args, &s); err != nil {
+			return nil, err
+		}
+		switch s.Signal {
+		case 1:
+			return nil, fmt.Errorf("%s: %w", strings.Repeat("long ", 2000), unix.EACCES)
+		case 2:
+			_, err := unix.Write(files[0], []byte(verb))
+			return s, err
+		}
+		return s, nil
+	}
+	i, err := client.JoinInstance(t.Context(), socket, "a", nil, obey)
+	require.NoError(t, err)
+	defer i.Close()
+	id := wire.Target{ID: i.Lease().ID}
+
+	var got wire.Signal
+	require.NoError(t, give(t, socket, "signal", wire.Signal{Target: id, Signal: 15}, &got))
+	require.Equal(t, wire.Signal{Target: id, Signal: 15}, got)
+
+	err = give(t, socket, "signal", wire.Signal{Target: id, Signal: 1}, &got)
+	var refusal *control.Error
+	require.ErrorAs(t, err, &refusal)
+	require.EqualValues(t, unix.EACCES, refusal.Code)
+
+	r, w, err := os.Pipe()
+	require.NoError(t, err)
+	defer r.Close()
+	o, err := client.DialOperator(t.Context(), socket)
+	require.NoError(t, err)
+	defer o.Close()
+	require.NoError(t, o.Ask(t.Context(), "exec", wire.Signal{Target: id, Signal: 2}, &got, int(w.Fd())))
+	require.NoError(t, w.Close())
+	text, err := io.ReadAll(r) // ends when nobody else has the file
+	require.NoError(t, err)
+	require.Equal(t, "exec", string(text))
+
+	err = give(t, socket, "signal", wire.Signal{Target: wire.Target{ID: 77}, Signal: 15}, &got)
+	require.ErrorContains(t, err, "no instance 77")
+	i.Close()
+	require.Eventually(t, func() bool {
+		err := give(t, socket, "signal", wire.Signal{Target: id, Signal: 15}, &got)
+		return err != nil && errors.As(err, &refusal) && refusal.Code == uint32(unix.ESRCH)
+	}, 30*time.Second, time.Millisecond)
+}
+
+// TestInstanceEndsUnderOrder: who waits for an instance's answer learns that it
+// has ended.
+func TestInstanceEndsUnderOrder(t *testing.T) {
+	socket := start(t, "works")
+	asked := make(chan struct{})
+	obey := func(ctx context.Context, _ string, _ json.RawMessage, _ []int) (any, error) {
+		close(asked)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	i, err := client.JoinInstance(t.Context(), socket, "a", nil, obey)
+	require.NoError(t, err)
+	go func() {
+		<-asked
+		i.Close()
+	}()
+	err = give(t, socket, "signal", wire.Signal{Target: wire.Target{ID: i.Lease().ID}}, new(struct{}))
+	require.ErrorContains(t, err, "has ended")
+}
+
+// TestOwnerOnly: of those who are not root, only an instance's user may order it about.
+func TestOwnerOnly(t *testing.T) {
+	m := &Monitor{instances: map[portmap.Instance]*instance{1: {id: 1, peer: control.Peer{UID: 1000}}}}
+	a := wire.Ask{Verb: "signal", Args: json.RawMessage(`{"id":1}`)}
+	m.instances[1].asked.end()
+	_, err := m.askInstance(t.Context(), control.Peer{UID: 1001}, a)
+	require.ErrorIs(t, err, unix.EPERM)
+	for _, uid := range []uint32{0, 1000} {
+		_, err = m.askInstance(t.Context(), control.Peer{UID: uid}, a)
+		require.ErrorIs(t, err, unix.ESRCH) // allowed, and it has ended
+	}
 }

@@ -66,8 +66,12 @@ func refuse(ctx context.Context, c *control.Conn, id uint32, errno unix.Errno, t
 	return c.Send(ctx, id, &control.Error{Code: uint32(errno), Text: text})
 }
 
-// refuseErr answers with an error that wraps an errno.
+// refuseErr answers with an error that wraps an errno, or that came with one.
 func refuseErr(ctx context.Context, c *control.Conn, id uint32, err error) error {
+	var told *control.Error
+	if errors.As(err, &told) {
+		return c.Send(ctx, id, told)
+	}
 	var errno unix.Errno
 	if !errors.As(err, &errno) {
 		errno = unix.EINVAL

@@ -29,19 +29,13 @@ type session struct {
 	// +checklocks:mu
 	queue []order
 	// +checklocks:mu
-	next uint32
-	// +checklocks:mu
-	asked map[uint32]chan result // nil when the session is over
+	ended bool
 	// +checklocks:mu
 	alive time.Time
 
-	more chan struct{} // of capacity 1: the queue is not empty
-}
+	asked pending
 
-// result is what the server answers: an error is a *control.Error.
-type result struct {
-	answer wire.Answer
-	err    error
+	more chan struct{} // of capacity 1: the queue is not empty
 }
 
 // order is something to send. Its files are the order's own.
@@ -60,7 +54,7 @@ func (s *supervisor) serve(ctx context.Context, c *control.Conn) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	x := &session{conn: c, asked: make(map[uint32]chan result), more: make(chan struct{}, 1), alive: time.Now(), over: make(chan struct{})}
+	x := &session{conn: c, more: make(chan struct{}, 1), alive: time.Now(), over: make(chan struct{})}
 	ready, had, err := s.introduce(ctx, x)
 	if err != nil {
 		return err
@@ -181,7 +175,7 @@ func (s *supervisor) detach(id portmap.Instance) {
 // order queues something to be sent. It never blocks.
 func (x *session) order(o order) {
 	x.mu.Lock()
-	over := x.asked == nil
+	over := x.ended
 	if !over {
 		x.queue = append(x.queue, o)
 	}
@@ -307,7 +301,7 @@ func (s *supervisor) heard(x *session, env *control.Envelope) error {
 		if err != nil && env.Message.Type() != control.TypeError {
 			return err
 		}
-		x.answered(env.ID, result{a, err})
+		x.asked.answered(env.ID, result{a, err})
 		return nil
 	}
 	return fmt.Errorf("%w: type %d from the network server", control.ErrProtocol, env.Message.Type())
@@ -330,50 +324,24 @@ func (o *order) drop() {
 
 // ask asks the server and waits for the answer. It takes files over.
 func (x *session) ask(ctx context.Context, a wire.Ask, files ...int) (wire.Answer, error) {
-	ch := make(chan result, 1)
-	x.mu.Lock()
-	if x.asked == nil {
-		x.mu.Unlock()
+	id, answer, ok := x.asked.begin()
+	if !ok {
 		closeAll(files)
 		return nil, errNoServer
 	}
-	x.next++
-	id := x.next
-	x.asked[id] = ch
-	x.mu.Unlock()
 	x.order(order{kind: wire.TypeAsk, id: id, value: a, files: files})
-	select {
-	case r, ok := <-ch:
-		if !ok {
-			return nil, errNoServer
-		}
-		return r.answer, r.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (x *session) answered(id uint32, a result) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if ch := x.asked[id]; ch != nil {
-		delete(x.asked, id)
-		ch <- a
-	}
+	return x.asked.await(ctx, id, answer, errNoServer)
 }
 
 // end tells all who wait that no answer will come.
 func (x *session) end() {
+	x.asked.end()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for _, ch := range x.asked {
-		close(ch)
-	}
-	x.asked = nil
 	for _, o := range x.queue {
 		o.drop()
 	}
-	x.queue = nil
+	x.queue, x.ended = nil, true
 }
 
 func closeAll(fds []int) {

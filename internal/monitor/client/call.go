@@ -22,9 +22,11 @@ var ErrLost = errors.New("the monitor is gone")
 
 // caller asks and waits for answers, for any number of goroutines.
 type caller struct {
-	conn *control.Conn
-	stop context.CancelFunc
-	done chan struct{} // closed when nothing more is received
+	conn  *control.Conn
+	stop  context.CancelFunc
+	done  chan struct{} // closed when nothing more is received
+	obey  Obey          // nil: nobody gives orders here
+	tasks sync.WaitGroup
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -64,6 +66,10 @@ func (c *caller) receive(ctx context.Context) {
 		env, err := r.Receive(ctx)
 		if err != nil {
 			break
+		}
+		if env.Message.Type() == wire.TypeAsk && c.obey != nil {
+			c.tasks.Go(func() { c.carryOut(ctx, &env) })
+			continue
 		}
 		c.mu.Lock()
 		ch := c.waiting[env.ID]
@@ -124,5 +130,6 @@ func (c *caller) close() {
 	if c.stop != nil {
 		c.stop()
 		<-c.done
+		c.tasks.Wait()
 	}
 }

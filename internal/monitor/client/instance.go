@@ -21,6 +21,7 @@ import (
 // on, and another monitor finds the instance again.
 type Instance struct {
 	lease  wire.Joined
+	obey   Obey
 	rings  []*ipc.End
 	escrow *control.Listener
 	server [ipc.FilesPerEnd]int // the server's side of the rings, for the next monitor
@@ -39,14 +40,15 @@ type Instance struct {
 }
 
 // JoinInstance connects to the monitor at path and asks for a lease: for the
-// dedicated addresses addrs, or for the shared ones. Errors: ErrNoMonitor,
-// ctx's, *control.Error.
-func JoinInstance(ctx context.Context, path, name string, addrs []netip.Addr) (*Instance, error) {
+// dedicated addresses addrs, or for the shared ones. obey carries out what
+// operators order; nil: nothing. Errors: ErrNoMonitor, ctx's, *control.Error.
+func JoinInstance(ctx context.Context, path, name string, addrs []netip.Addr, obey Obey) (*Instance, error) {
 	c, err := dial(ctx, path, name, wire.RoleInstance)
 	if err != nil {
 		return nil, err
 	}
-	i := &Instance{conn: c, changed: make(chan struct{}), holds: make(map[uint64]wire.Bind)}
+	c.obey = obey
+	i := &Instance{conn: c, obey: obey, changed: make(chan struct{}), holds: make(map[uint64]wire.Bind)}
 	if err := i.join(ctx, c.conn, addrs); err != nil {
 		_ = c.conn.Close()
 		i.free()

@@ -48,7 +48,9 @@ func (i *Instance) rejoin(ctx context.Context, conn *control.Conn) *caller {
 		_ = conn.Close()
 		return nil
 	}
-	return newCaller(conn)
+	c := newCaller(conn)
+	c.obey = i.obey
+	return c
 }
 
 func (i *Instance) tell(ctx context.Context, conn *control.Conn) error {

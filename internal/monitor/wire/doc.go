@@ -7,6 +7,7 @@
 //	instance  → Join             ← Joined, control.Rings for its side, Escrow
 //	          → Bind             ← Bound, or control.Error with an errno
 //	          → Close            ← Closed
+//	          ← Ask              → Answer, or control.Error
 //	server    → Back             ← Setup, with the portmap's view   → Ready
 //	          ← Attach, then control.Rings for the server's side
 //	          ← Detach

@@ -118,6 +118,36 @@ type Upgrade struct {
 	Path string `json:"path"`
 }
 
+// Target is the part that all orders to an instance have.
+type Target struct {
+	ID uint32 `json:"id"`
+}
+
+// Signal is the order to send a signal to an instance's program.
+type Signal struct {
+	Target
+	Signal int `json:"signal"`
+}
+
+// Exec is the order to start a further program in an instance. Beside it come
+// the caller's end of the Session and the files behind the program's standard
+// streams.
+type Exec struct {
+	Target
+	Argv []string `json:"argv"`
+	// Env is added to what the instance's first program got, entries KEY=VALUE.
+	Env []string `json:"env,omitempty"`
+	// Cwd is the working directory; empty: the first program's.
+	Cwd string `json:"cwd,omitempty"`
+	// Streams says which of the files descriptors 0, 1 and 2 are, from 1; 0: closed.
+	Streams [3]int `json:"streams"`
+}
+
+// Started says that the program runs.
+type Started struct {
+	PID int32 `json:"pid"` // in the instance
+}
+
 // Broken reports an instance whose rings cannot be used.
 type Broken struct {
 	ID     uint32 `json:"id"`

@@ -1,0 +1,45 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"junction/internal/monitor/wire"
+	"junction/ipc/control"
+)
+
+// Obey carries out an order, by its verb, and returns the answer. What it does
+// not take from files is closed afterwards: it sets what it takes to -1. An error
+// that wraps a unix.Errno is told with it. It may be called from several goroutines at once.
+type Obey func(ctx context.Context, verb string, args json.RawMessage, files []int) (any, error)
+
+// ErrVerb is for an order that an Obey does not know.
+var ErrVerb = fmt.Errorf("unknown order; use programs of one release: %w", unix.ENOSYS)
+
+// carryOut does what the monitor asks and answers. It takes the envelope over.
+func (c *caller) carryOut(ctx context.Context, env *control.Envelope) {
+	defer env.Close()
+	var ask wire.Ask
+	err := wire.Decode(env, wire.TypeAsk, &ask)
+	var answer any
+	if err == nil {
+		answer, err = c.obey(ctx, ask.Verb, ask.Args, env.Files)
+	}
+	if err == nil {
+		err = wire.Send(ctx, c.conn, env.ID, wire.TypeAnswer, answer)
+	} else {
+		errno := unix.EINVAL
+		errors.As(err, &errno)
+		text := err.Error()
+		text = strings.ToValidUTF8(text[:min(len(text), control.MaxText)], "")
+		err = c.conn.Send(ctx, env.ID, &control.Error{Code: uint32(errno), Text: text})
+	}
+	if err != nil && ctx.Err() == nil {
+		_ = c.conn.Close() // as good as gone
+	}
+}
