@@ -10,6 +10,7 @@
 //
 //	kernel.go   memory file, clocks, vdso, platform, the Sentry kernel
 //	mounts.go   the instance's file tree (gofer.go serves the host's)
+//	exec.go     further programs in a running instance
 //	stdio.go    the host files behind descriptors 0, 1 and 2
 //	program.go  finding the program, with errors as a shell would give them
 //	instance.go Boot, Start, Signal, Wait, Close

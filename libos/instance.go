@@ -15,6 +15,7 @@ import (
 	"gvisor.dev/gvisor/pkg/gomaxprocs"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/limits"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 	"gvisor.dev/gvisor/pkg/sentry/watchdog"
 
@@ -36,7 +37,14 @@ type Instance struct {
 	dog       *watchdog.Watchdog
 	hostCalls int // see Stats
 
+	limits *limits.LimitSet
+
 	closeOnce sync.Once
+
+	execs sync.WaitGroup // of Exec's programs
+	mu    sync.Mutex     // of starting programs
+	// +checklocks:mu
+	ended bool // no further program may start
 }
 
 // containerID names the only group of processes that an instance has.
@@ -115,10 +123,11 @@ func (i *Instance) load() error {
 	i.k.RegisterContainerName(containerID, containerID)
 	i.dog = watchdog.New(i.k, watchdog.DefaultOpts)
 
-	args, err := i.processArgs()
-	if err != nil {
-		return err
+	var err error
+	if i.limits, err = programLimits(); err != nil {
+		return fmt.Errorf("setting resource limits: %w", err)
 	}
+	args := i.processArgs(i.opts.Argv, i.opts.Env, i.opts.Cwd)
 	root := *args
 	root.Credentials = auth.NewRootCredentials(i.k.RootUserNamespace())
 	ctx := root.NewContext(i.k)
@@ -134,7 +143,11 @@ func (i *Instance) load() error {
 	if args.Filename, err = i.findProgram(ctx, args); err != nil {
 		return err
 	}
-	if i.stdio, err = importStdio(ctx, i.k, i.opts.Stdio, auth.KUID(i.opts.UID), auth.KGID(i.opts.GID)); err != nil {
+	streams, err := duplicateStdio(i.opts.Stdio)
+	if err != nil {
+		return err
+	}
+	if i.stdio, err = importStdio(ctx, i.k, streams, true, args.Credentials); err != nil {
 		return err
 	}
 	args.FDTable = i.stdio.fds
@@ -147,25 +160,21 @@ func (i *Instance) load() error {
 	return nil
 }
 
-// processArgs describes the first process, all but its file tree and files.
-func (i *Instance) processArgs() (*kernel.CreateProcessArgs, error) {
-	limits, err := programLimits()
-	if err != nil {
-		return nil, fmt.Errorf("setting resource limits: %w", err)
-	}
+// processArgs describes a process, all but its file tree and files.
+func (i *Instance) processArgs(argv, env []string, cwd string) *kernel.CreateProcessArgs {
 	return &kernel.CreateProcessArgs{
-		Argv:                 i.opts.Argv,
-		Envv:                 i.opts.Env,
-		WorkingDirectory:     i.opts.Cwd,
+		Argv:                 argv,
+		Envv:                 env,
+		WorkingDirectory:     cwd,
 		Credentials:          credentials(i.k.RootUserNamespace(), i.opts.UID, i.opts.GID),
 		Umask:                0022,
-		Limits:               limits,
+		Limits:               i.limits.GetCopy(),
 		MaxSymlinkTraversals: linux.MaxSymlinkTraversals,
 		UTSNamespace:         i.k.RootUTSNamespace(),
 		IPCNamespace:         i.k.RootIPCNamespace(),
 		PIDNamespace:         i.k.RootPIDNamespace(),
 		ContainerID:          containerID,
-	}, nil
+	}
 }
 
 // credentials are those of a login as uid: root has all capabilities (over
@@ -182,19 +191,19 @@ func credentials(ns *auth.UserNamespace, uid, gid uint32) *auth.Credentials {
 func (i *Instance) findProgram(ctx context.Context, args *kernel.CreateProcessArgs) (string, error) {
 	root := args.MountNamespace.Root(ctx)
 	defer root.DecRef(ctx)
-	cwd := &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(i.opts.Cwd), FollowFinalSymlink: true}
+	cwd := &vfs.PathOperation{Root: root, Start: root, Path: fspath.Parse(args.WorkingDirectory), FollowFinalSymlink: true}
 	st, err := i.k.VFS().StatAt(ctx, args.Credentials, cwd, &vfs.StatOptions{Mask: linux.STATX_TYPE})
 	if err != nil {
-		return "", fmt.Errorf("working directory %s: %w (choose another with --cwd)", i.opts.Cwd, err)
+		return "", fmt.Errorf("working directory %s: %w (choose another with --cwd)", args.WorkingDirectory, err)
 	}
 	if st.Mode&linux.S_IFMT != linux.S_IFDIR {
-		return "", fmt.Errorf("working directory %s: not a directory (choose another with --cwd)", i.opts.Cwd)
+		return "", fmt.Errorf("working directory %s: not a directory (choose another with --cwd)", args.WorkingDirectory)
 	}
-	if len(i.opts.Argv) == 0 {
+	if len(args.Argv) == 0 {
 		return "", fmt.Errorf("no program given: %w", ErrNotFound)
 	}
-	f := &finder{ctx: ctx, vfs: i.k.VFS(), creds: args.Credentials, root: root, cwd: i.opts.Cwd}
-	return f.find(i.opts.Argv[0], i.opts.Env)
+	f := &finder{ctx: ctx, vfs: i.k.VFS(), creds: args.Credentials, root: root, cwd: args.WorkingDirectory}
+	return f.find(args.Argv[0], args.Envv)
 }
 
 // Start lets the program run, behind the boundary.
@@ -216,14 +225,15 @@ func (i *Instance) Start() error {
 // when the program has a terminal, else to the program.
 func (i *Instance) Signal(sig unix.Signal) error {
 	info := &linux.SignalInfo{Signo: int32(sig)}
-	if i.stdio.tty != nil {
-		if tg := i.stdio.tty.ThreadGroup(); tg != nil {
-			if pg, _ := tg.ForegroundProcessGroup(i.stdio.tty.TTY()); pg != nil {
-				return i.k.SendExternalSignalProcessGroup(pg, info)
-			}
-		}
+	if sent, err := i.stdio.signalForeground(i.k, info); sent {
+		return err
 	}
 	return i.k.SendExternalSignalThreadGroup(i.init, info)
+}
+
+// SignalProgram delivers sig to the program itself.
+func (i *Instance) SignalProgram(sig unix.Signal) error {
+	return i.k.SendExternalSignalThreadGroup(i.init, &linux.SignalInfo{Signo: int32(sig)})
 }
 
 // Stopped tells whether the program is stopped by a signal, as ^Z does.
@@ -237,13 +247,21 @@ func (i *Instance) Stopped() bool {
 func (i *Instance) Wait() ExitStatus {
 	i.init.WaitExited()
 	status := i.init.ExitStatus()
+	i.mu.Lock()
+	i.ended = true
+	i.mu.Unlock()
 	i.k.Kill(linux.WaitStatusExit(0))
 	i.k.WaitExited()
+	i.execs.Wait()
 	i.stdio.finish(i.k.SupervisorContext())
-	if status.Signaled() {
-		return ExitStatus{Signal: int(status.TerminationSignal())}
+	return exitStatus(status)
+}
+
+func exitStatus(s linux.WaitStatus) ExitStatus {
+	if s.Signaled() {
+		return ExitStatus{Signal: int(s.TerminationSignal())}
 	}
-	return ExitStatus{Code: int(status.ExitStatus())}
+	return ExitStatus{Code: int(s.ExitStatus())}
 }
 
 // Close frees what the instance holds. The program must have ended.

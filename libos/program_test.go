@@ -69,3 +69,9 @@ func TestLookupEnv(t *testing.T) {
 	require.Equal(t, "", lookupEnv(env, "EMPTY", "d"))
 	require.Equal(t, "d", lookupEnv(env, "NONE", "d"))
 }
+
+func TestMergeEnv(t *testing.T) {
+	base := []string{"A=1", "B=2", "A=3"}
+	require.Equal(t, []string{"B=2", "A=4", "C="}, mergeEnv(base, []string{"A=4", "C="}))
+	require.Equal(t, []string{"A=1", "B=2", "A=3"}, base)
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,9 +46,31 @@ func newCommand(out io.Writer) *cobra.Command {
 		command("upgrade netserver PATH", "Replace the network server by another program, or keep it if that fails", cobra.ExactArgs(2), c.upgrade),
 		c.limitCommand(),
 		c.captureCommand(),
+		c.execCommand(),
+		c.signalCommand(),
 	)
+	for _, sub := range cmd.Commands() {
+		if strings.Contains(sub.Use, " NAME") {
+			sub.ValidArgsFunction = c.completeName
+		}
+	}
 	manpage.Add(cmd)
 	return cmd
+}
+
+// completeName offers the names of instances for a first argument.
+func (c *ctl) completeName(cmd *cobra.Command, args []string, _ string) (names []string, _ cobra.ShellCompDirective) {
+	var s monitor.Status
+	if len(args) > 0 || c.ask(cmd.Context(), "status", &s) != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	if strings.Contains(cmd.Use, "uplink") {
+		names = append(names, "uplink")
+	}
+	for _, i := range s.Instances {
+		names = append(names, i.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 func command(use, short string, args cobra.PositionalArgs, run func(context.Context, []string) error) *cobra.Command {

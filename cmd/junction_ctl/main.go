@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -17,10 +18,25 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	if err := newCommand(os.Stdout).ExecuteContext(ctx); err != nil {
-		printError(err, slices.Contains(os.Args, "--json"))
-		os.Exit(1)
+		code := 1
+		var exit *exitError
+		if errors.As(err, &exit) {
+			code, err = exit.code, exit.err
+		}
+		if err != nil {
+			printError(err, slices.Contains(os.Args, "--json"))
+		}
+		os.Exit(code)
 	}
 }
+
+// exitError is an exit code other than 1, with what to say, if anything.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit code %d: %v", e.code, e.err) }
 
 func printError(err error, asJSON bool) {
 	text := strings.Join(strings.Fields(err.Error()), " ")

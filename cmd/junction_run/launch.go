@@ -31,8 +31,9 @@ func launch(s *cli.Settings, std stdio) (code int, err error) {
 	sigs := catchSignals(logger)
 	defer sigs.stop()
 	// The NIC is opened while the libOS boots: either takes some 20 ms.
-	opened := openInBackground(sigs.ctx, s, logger)
-	r, err := execute(s, opened, std, logger, sigs)
+	ops := &operators{logger: logger}
+	opened := openInBackground(sigs.ctx, s, ops.obey, logger)
+	r, err := execute(s, opened, std, logger, sigs, ops)
 	n, openErr := opened()
 	if openErr != nil {
 		return 0, openErr
@@ -50,7 +51,7 @@ func launch(s *cli.Settings, std stdio) (code int, err error) {
 
 // execute boots an instance on the network that is being opened, runs its
 // program to the end and tells how it went.
-func execute(s *cli.Settings, opened func() (*network, error), std stdio, logger *slog.Logger, sigs *signals) (report, error) {
+func execute(s *cli.Settings, opened func() (*network, error), std stdio, logger *slog.Logger, sigs *signals, ops *operators) (report, error) {
 	opts := instanceOptions(s, std, logger)
 	opts.Network = func() (*stack.Stack, error) {
 		n, err := opened()
@@ -72,7 +73,9 @@ func execute(s *cli.Settings, opened func() (*network, error), std stdio, logger
 	if err := inst.Start(); err != nil {
 		return report{}, err
 	}
+	ops.attach(inst)
 	code := inst.Wait().ShellCode()
+	ops.detach()
 	return report{Schema: 1, Name: s.Name, Mode: s.Mode, ExitCode: code,
 		ElapsedSeconds: time.Since(started).Seconds(), Stats: inst.Stats()}, nil
 }

@@ -32,14 +32,15 @@ type network struct {
 
 // openInBackground begins to open the network and returns a function that
 // waits for the outcome, which is the same at each call.
-func openInBackground(ctx context.Context, s *cli.Settings, logger *slog.Logger) func() (*network, error) {
-	opened := sync.OnceValues(func() (*network, error) { return openNetwork(ctx, s, logger) })
+func openInBackground(ctx context.Context, s *cli.Settings, obey client.Obey, logger *slog.Logger) func() (*network, error) {
+	opened := sync.OnceValues(func() (*network, error) { return openNetwork(ctx, s, obey, logger) })
 	go opened()
 	return opened
 }
 
-// openNetwork makes what s asks for. ctx ends a wait for the NIC.
-func openNetwork(ctx context.Context, s *cli.Settings, logger *slog.Logger) (n *network, err error) {
+// openNetwork makes what s asks for. ctx ends a wait for the NIC. obey does what
+// operators order through the monitor.
+func openNetwork(ctx context.Context, s *cli.Settings, obey client.Obey, logger *slog.Logger) (n *network, err error) {
 	n = new(network)
 	defer func() {
 		if err != nil {
@@ -51,7 +52,7 @@ func openNetwork(ctx context.Context, s *cli.Settings, logger *slog.Logger) (n *
 	case cli.ModeDirect:
 		err = n.openDirect(ctx, s, logger)
 	case cli.ModeServer:
-		err = n.openServer(ctx, s, &opts, logger)
+		err = n.openServer(ctx, s, &opts, obey, logger)
 	}
 	if err != nil {
 		return n, err

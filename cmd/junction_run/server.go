@@ -24,13 +24,13 @@ const joinTime = 15 * time.Second
 
 // openServer joins the monitor and opens capture file and link endpoint. It adds
 // to opts what the lease says.
-func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstack.Options, logger *slog.Logger) error {
+func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstack.Options, obey client.Obey, logger *slog.Logger) error {
 	if err := n.openCapture(s.Pcap); err != nil {
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	lease, err := client.JoinInstance(limited, s.Socket, s.Name, s.Dedicated, nil)
+	lease, err := client.JoinInstance(limited, s.Socket, s.Name, s.Dedicated, obey)
 	if err != nil {
 		return joinError(ctx, err)
 	}

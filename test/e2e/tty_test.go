@@ -23,13 +23,19 @@ type terminal struct {
 // startTerminal starts junction_run as the foreground program of a terminal.
 func startTerminal(t *testing.T, engine string, program ...string) *terminal {
 	t.Helper()
-	ours, theirs := openTerminal(t)
 	c := exec.Command(junctionRun, args(isolated(engine, "--env", "PS1=prompt> ", "--env", "TERM=dumb", "--env", "HISTFILE="), program)...)
+	return atTerminal(t, c, c)
+}
+
+// atTerminal starts c through s as the foreground program of a terminal.
+func atTerminal(t *testing.T, s starter, c *exec.Cmd) *terminal {
+	t.Helper()
+	ours, theirs := openTerminal(t)
 	c.Stdin, c.Stdout, c.Stderr = theirs, theirs, theirs
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	x := &terminal{pty: ours, screen: newOutput()}
 	x.resize(t, 24, 80)
-	x.instance = launch(t, c, c)
+	x.instance = launch(t, s, c)
 	theirs.Close()
 	copied := make(chan struct{})
 	go func() {
@@ -123,6 +129,7 @@ func TestShell(t *testing.T) {
 		x.expect("Stopped")
 		x.send("kill %1; fg; echo after-$((0))-fg\r")
 		x.expect("after-0-fg")
+		x.expect("prompt> ") // before it readline reads the size, and sets it again
 
 		x.resize(t, 50, 132)
 		x.send("stty size\r")
