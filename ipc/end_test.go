@@ -390,3 +390,45 @@ func TestNoAllocation(t *testing.T) {
 		}
 	}))
 }
+
+// TestDrained waits until the other side has released all that was sent.
+func TestDrained(t *testing.T) {
+	a, b := ordinaryEnds(t, 64, 64, ^uint32(0)-10)
+	done, err := a.Drained()
+	require.NoError(t, err)
+	require.True(t, done, "nothing was sent")
+	for range 20 {
+		require.NoError(t, a.Transmit(nil, [][]byte{make([]byte, 60)}))
+	}
+	require.NoError(t, a.Flush())
+	drained := make(chan error, 1)
+	go func() {
+		for {
+			done, err := a.Drained()
+			if done || err != nil {
+				drained <- err
+				return
+			}
+			if err := a.DrainWait(); err != nil {
+				drained <- err
+				return
+			}
+		}
+	}()
+	batch := make([][]byte, 3)
+	for total := 0; total < 20; {
+		select {
+		case <-drained:
+			t.Fatal("drained after", total)
+		default:
+		}
+		n, err := b.Receive(batch)
+		require.NoError(t, err)
+		total += n
+		b.Release()
+	}
+	require.NoError(t, <-drained)
+	require.NoError(t, a.Close())
+	_, err = a.Drained()
+	require.ErrorIs(t, err, net.ErrClosed)
+}

@@ -103,6 +103,27 @@ func (e *End) TransmitWait() error {
 	return e.txAfter(err)
 }
 
+// Drained tells whether the other side has released all that was flushed. Its
+// error is Err's.
+func (e *End) Drained() (bool, error) {
+	if err := e.txErr(); err != nil {
+		return false, err
+	}
+	p := &e.tx.ring
+	if bad := p.look(); bad != nil {
+		return false, e.fail(bad, &e.tx.breaches)
+	}
+	return p.seen == p.shown, nil
+}
+
+// DrainWait blocks until the other side has released more of it, or Wake is
+// called. Errors are TransmitWait's.
+func (e *End) DrainWait() error {
+	e.tx.ring.need = e.tx.ring.size() // no room is enough but all of it
+	defer func() { e.tx.ring.need = 0 }()
+	return e.TransmitWait()
+}
+
 // TxPrepareWait is RxPrepareWait for room in the ring.
 func (e *End) TxPrepareWait() bool {
 	if e.txErr() != nil {

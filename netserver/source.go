@@ -62,9 +62,9 @@ func (w *worker) serveRing(e *ipc.End) error {
 			for i := range views[:n] {
 				w.fromRing(&views[i])
 			}
-			e.Release()
 			sent := w.batch.InBytes
 			w.end()
+			e.Release() // last: a ring that is empty has sent all (see modeswitch.Drainer)
 			w.port.pace.wait(w.port.pace.pay(sent, time.Now()))
 			idle = time.Time{}
 		case err != nil:

@@ -1,7 +1,9 @@
 package modeswitch
 
 import (
+	"encoding/binary"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -37,7 +39,15 @@ func nullReceiver(t testing.TB) *receiver {
 	s, err := newSink(h.stack, nicID, null{}, true)
 	require.NoError(t, err)
 	s.ipv4 = null{}
-	return &receiver{e: h.ep, q: h.ep.queues[0], sink: s}
+	return &receiver{e: h.ep, q: h.ep.first.queues[0], sink: s}
+}
+
+func nullMerger(t testing.TB, p *Path) *merger {
+	require.NoError(t, p.e.Merge(p, newPath(p.e, p.backend), 1, time.Minute))
+	t.Cleanup(func() { p.e.EndMerge() })
+	m := p.e.merger.Load()
+	m.sink.dispatcher, m.sink.ipv4 = null{}, null{}
+	return m
 }
 
 func nullTransmitter(t testing.TB) (stack.QueueingDiscipline, *Endpoint) {
@@ -74,6 +84,23 @@ func TestReceiveAndTransmitDoNotAllocate(t *testing.T) {
 	}
 	r, batch := nullReceiver(t), segments(16)
 	require.Zero(t, testing.AllocsPerRun(100, func() { r.handle(batch) }), "receive, joined segments")
+	m, held := nullMerger(t, r.q.path), frames(16, 1472)
+	stamp := uint32(0)
+	merge := func() {
+		for i := range held { // the second half waits for the first
+			stamp++
+			held[i][0] |= VnetStamped
+			binary.LittleEndian.PutUint32(held[i][stampAt:], 1<<stampBits|stamp)
+		}
+		m.handle(m.by[newLane], held[8:])
+		m.handle(m.by[oldLane], held[:8])
+	}
+	for range 2 * window / 16 { // room for what is held is kept
+		merge()
+	}
+	require.Zero(t, testing.AllocsPerRun(100, merge), "receive by two paths")
+	require.NotZero(t, m.seq.figures.Held)
+	require.Zero(t, m.seq.held)
 	q, ep := nullTransmitter(t)
 	pkt := outgoing(ep, tcpGSO(1000), make([]byte, 1000), make([]byte, 5000))
 	defer pkt.DecRef()

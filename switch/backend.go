@@ -59,6 +59,10 @@ type Backend struct {
 	// GSOMax is the largest TCP segment, with its headers, that the device
 	// cuts itself, in bytes; 0 means none. It takes effect only with TXChecksum.
 	GSOMax int
+	// Takes, if not nil, tells which frames may leave by this back end, by their
+	// beginning: all headers, if the frame is the stack's own. Others leave by the
+	// endpoint's first one. It must not block or keep head.
+	Takes func(head []byte) bool
 	// RXTrusted: the header's word on a received frame's checksum (NEEDS_CSUM:
 	// partial, the sender is local; DATA_VALID: checked) may be relied upon.
 	RXTrusted bool

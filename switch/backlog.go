@@ -36,21 +36,24 @@ func (q *queue) keep(pkt *stack.PacketBuffer) tcpip.Error {
 // everything.
 //
 // +checklocks:q.txMu
-func (q *queue) wait(e *Endpoint) {
+func (q *queue) wait() {
 	if q.waiting || q.closed {
 		return
 	}
-	q.waiting = true
-	e.workers.Go(func() { q.drain(e) })
+	q.waiting, q.emptied = true, make(chan struct{})
+	q.path.workers.Go(q.drain)
 }
 
 // drain waits for the device and sends the backlog.
-func (q *queue) drain(e *Endpoint) {
+func (q *queue) drain() {
 	for {
 		err := q.TransmitWait()
 		q.txMu.Lock()
-		done := q.sendBacklog(e, err)
+		done := q.sendBacklog(err)
 		q.waiting = !done
+		if done {
+			close(q.emptied)
+		}
 		q.txMu.Unlock()
 		if done {
 			return
@@ -62,7 +65,7 @@ func (q *queue) drain(e *Endpoint) {
 // nothing is left. An err of the device, or Close, is the end of all of it.
 //
 // +checklocks:q.txMu
-func (q *queue) sendBacklog(e *Endpoint, err error) (done bool) {
+func (q *queue) sendBacklog(err error) (done bool) {
 	if q.closed {
 		err = net.ErrClosed
 	}
@@ -70,7 +73,7 @@ func (q *queue) sendBacklog(e *Endpoint, err error) (done bool) {
 	for ; n < len(q.backlog); n++ {
 		pkt := q.backlog[n]
 		if err == nil {
-			if sent := q.transmit(e, pkt); isFull(sent) {
+			if sent := q.transmit(pkt); isFull(sent) {
 				break
 			} else if sent != nil {
 				q.refuse(sent)

@@ -36,6 +36,8 @@ func TestCapture(t *testing.T) {
 	require.NoError(t, err)
 	h := newHost(t, false)
 	h.ep.opts.Capture = c
+	cuts(&h.ep.first.backend)
+	h.ep.first.gso = true
 	in := udpFrame(10)
 	require.NoError(t, h.wire.Inject(vnet(0, in)))
 	h.settle(t, 1)

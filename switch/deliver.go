@@ -66,8 +66,9 @@ func newSink(s *stack.Stack, id tcpip.NICID, d stack.NetworkDispatcher, join boo
 
 // deliver hands one received buffer, vnet header and frame, to the stack, at
 // the next flush at the latest. The frame is copied. ok is false when it was
-// dropped, for the given reason.
-func (k *sink) deliver(e *Endpoint, buf []byte) (reason dropReason, ok bool) {
+// dropped, for the given reason. p is the path it came by.
+func (k *sink) deliver(p *Path, buf []byte) (reason dropReason, ok bool) {
+	e := p.e
 	vh, frame, fits := decodeVnet(buf)
 	if c := e.opts.Capture; c != nil && len(frame) > 0 {
 		c.frame(frame)
@@ -85,6 +86,10 @@ func (k *sink) deliver(e *Endpoint, buf []byte) (reason dropReason, ok bool) {
 		return dropRxOtherHost, false
 	}
 	proto := header.Ethernet(frame).Type()
+	if proto == probeType {
+		p.probed(frame)
+		return dropRxProbe, false
+	}
 	k.count(len(frame) - header.EthernetMinimumSize)
 	if k.endpoint(proto) == nil {
 		k.unknownL3.Increment(uint64(proto))
@@ -95,7 +100,7 @@ func (k *sink) deliver(e *Endpoint, buf []byte) (reason dropReason, ok bool) {
 	pkt := newPacket(frame)
 	pkt.PktType = kind
 	pkt.NetworkProtocolNumber = proto
-	pkt.RXChecksumValidated = e.opts.Backend.RXTrusted && sound && vh.vouches(proto, frame)
+	pkt.RXChecksumValidated = p.backend.RXTrusted && sound && vh.vouches(proto, frame)
 	k.dispatcher.DeliverLinkPacket(proto, pkt)
 	k.pass(pkt, frame)
 	pkt.DecRef()

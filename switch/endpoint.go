@@ -14,8 +14,8 @@ import (
 
 // Options configures an Endpoint.
 type Options struct {
-	// Backend is what lies below. The caller keeps it open until Close has
-	// returned, and closes it then.
+	// Backend is what lies below at first (see Add for others). The caller keeps
+	// it open until Close, or Path.Remove, has returned, and closes it then.
 	Backend Backend
 	// Batch is how many frames a queue is asked for at once. Default 64.
 	Batch int
@@ -34,23 +34,41 @@ const defaultBatch = 64
 // call Start. Received frames go straight to the network protocols' endpoints
 // of that NIC, because the NIC's own entry would replace what is known of each
 // frame's checksum by one constant for all.
+//
+// It has one back end, a Path, at first. While a mode is exchanged for another
+// it has two: it receives from both, and Move makes it send to the other one.
 type Endpoint struct {
-	opts   Options
-	queues []*queue
-	gso    bool
+	opts  Options
+	first *Path
+
+	// egress is where packets leave; nil while they are held (see Move).
+	egress atomic.Pointer[Path]
+	held   hold
+	merger atomic.Pointer[merger] // nil but during an exchange
 
 	addr    atomic.Pointer[tcpip.LinkAddress]
 	mtu     atomic.Uint32
 	stopped atomic.Bool
-	workers sync.WaitGroup
+
+	moving sync.Mutex // one Move at a time
 
 	mu sync.Mutex
 	// +checklocks:mu
 	dispatcher stack.NetworkDispatcher
 	// +checklocks:mu
-	started bool
+	stack *stack.Stack // nil before Start
+	// +checklocks:mu
+	nic tcpip.NICID
 	// +checklocks:mu
 	onClose func()
+
+	// paths is never changed once it is published: the stack stops them with
+	// locks held that who counts may be waiting for.
+	paths atomic.Pointer[[]*Path]
+	// sums is held to change paths and merger, and to add up.
+	sums sync.Mutex
+	// +checklocks:sums
+	gone struct{ rx, tx counters } // of paths and mergers that are no more
 }
 
 var (
@@ -69,13 +87,13 @@ func New(opts Options) (*Endpoint, error) {
 	if opts.Batch == 0 {
 		opts.Batch = defaultBatch
 	}
-	e := &Endpoint{opts: opts, gso: opts.Backend.TXChecksum && opts.Backend.GSOMax > 0}
+	e := &Endpoint{opts: opts}
 	addr := tcpip.LinkAddress(opts.Backend.MAC)
 	e.addr.Store(&addr)
 	e.mtu.Store(uint32(opts.Backend.MTU))
-	for _, q := range opts.Backend.Queues {
-		e.queues = append(e.queues, &queue{Queue: q})
-	}
+	e.first = newPath(e, opts.Backend)
+	e.paths.Store(&[]*Path{e.first})
+	e.egress.Store(e.first)
 	return e, nil
 }
 
@@ -93,20 +111,15 @@ func (e *Endpoint) Start(s *stack.Stack, id tcpip.NICID) error {
 	if e.dispatcher == nil || e.stopped.Load() {
 		return ErrNotAttached
 	}
-	if e.started {
+	if e.stack != nil {
 		return ErrStarted
 	}
-	var rs []*receiver
-	for _, q := range e.queues {
-		sink, err := newSink(s, id, e.dispatcher, !e.gso)
-		if err != nil {
+	e.stack, e.nic = s, id
+	for _, p := range *e.paths.Load() {
+		if err := p.start(); err != nil {
+			e.stack = nil
 			return err
 		}
-		rs = append(rs, &receiver{e: e, q: q, sink: sink, batch: make([][]byte, e.opts.Batch)})
-	}
-	e.started = true
-	for _, r := range rs {
-		e.workers.Go(r.run)
 	}
 	return nil
 }
@@ -114,8 +127,8 @@ func (e *Endpoint) Start(s *stack.Stack, id tcpip.NICID) error {
 // stop makes the goroutines end soon.
 func (e *Endpoint) stop() {
 	e.stopped.Store(true)
-	for _, q := range e.queues {
-		q.Wake()
+	for _, p := range *e.paths.Load() {
+		p.stop()
 	}
 }
 
@@ -146,15 +159,23 @@ func (*Endpoint) Wait() {}
 // waits for them, and refuses packets from then on. It may be called more than
 // once, but not from a receiving goroutine or with a lock of the stack held.
 func (e *Endpoint) Close() {
-	for _, q := range e.queues {
-		q.close()
-	}
-	e.stop()
 	e.mu.Lock()
+	e.stop()
 	action := e.onClose
 	e.onClose = nil
 	e.mu.Unlock()
-	e.workers.Wait()
+	paths := *e.paths.Load() // stopped: none is added any more
+	e.held.close()
+	for _, p := range paths {
+		for _, q := range p.queues {
+			q.close()
+		}
+	}
+	for _, p := range paths {
+		p.stop() // who waits for a full device looks again
+		p.workers.Wait()
+	}
+	e.EndMerge()
 	if action != nil {
 		action()
 	}
@@ -178,7 +199,7 @@ func (e *Endpoint) SetMTU(mtu uint32) {
 	if e.IsAttached() {
 		least = min(header.IPv6MinimumMTU, e.MTU())
 	}
-	if mtu >= least && mtu <= uint32(e.opts.Backend.MTU) {
+	if mtu >= least && mtu <= uint32(e.opts.Backend.MTU) { // every back end carries as much
 		e.mtu.Store(mtu)
 	}
 }
@@ -206,18 +227,28 @@ func (*Endpoint) Capabilities() stack.LinkEndpointCapabilities {
 
 // GSOMaxSize implements stack.GSOEndpoint.
 func (e *Endpoint) GSOMaxSize() uint32 {
-	if e.gso {
-		return uint32(e.opts.Backend.GSOMax)
+	if p := e.present(); p.gso {
+		return uint32(p.backend.GSOMax)
 	}
 	return stack.GVisorGSOMaxSize
 }
 
 // SupportedGSO implements stack.GSOEndpoint. For a device that does not cut
 // segments the stack does, late, which makes bulk sending over AF_XDP at an
-// MTU of 1500 1.5 times as fast.
+// MTU of 1500 1.5 times as fast. A connection keeps to what held when it was
+// made: for one that had a device to cut its segments, and has another one now,
+// the endpoint does (see segmenter).
 func (e *Endpoint) SupportedGSO() stack.SupportedGSO {
-	if e.gso {
+	if e.present().gso {
 		return stack.HostGSOSupported
 	}
 	return stack.GVisorGSOSupported
+}
+
+// present is the path that packets leave by, or the first one if they are held.
+func (e *Endpoint) present() *Path {
+	if p := e.egress.Load(); p != nil {
+		return p
+	}
+	return e.first
 }

@@ -50,22 +50,26 @@ func newHost(t testing.TB, trusted bool) *host {
 	b, wire := backend(trusted)
 	ep, err := New(Options{Backend: b})
 	require.NoError(t, err)
+	s := attach(t, ep, ourIP)
+	t.Cleanup(wire.Close)
+	require.Nil(t, s.AddStaticNeighbor(nicID, ipv4.ProtocolNumber, theirIP, tcpip.LinkAddress(theirMAC)))
+	return &host{s, ep, wire}
+}
+
+// attach makes a stack with an address whose NIC is an endpoint, and starts it.
+func attach(t testing.TB, ep *Endpoint, ip tcpip.Address) *stack.Stack {
+	t.Helper()
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 	})
-	h := &host{s, ep, wire}
-	t.Cleanup(func() {
-		s.Destroy()
-		wire.Close()
-	})
+	t.Cleanup(s.Destroy)
 	require.Nil(t, s.CreateNICWithOptions(nicID, ep, stack.NICOptions{QDisc: ep.QDisc()}))
-	addr := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: ourIP, PrefixLen: 24}}
+	addr := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: ip, PrefixLen: 24}}
 	require.Nil(t, s.AddProtocolAddress(nicID, addr, stack.AddressProperties{}))
 	s.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nicID}})
-	require.Nil(t, s.AddStaticNeighbor(nicID, ipv4.ProtocolNumber, theirIP, tcpip.LinkAddress(theirMAC)))
 	require.NoError(t, ep.Start(s, nicID))
-	return h
+	return s
 }
 
 // settle waits until the endpoint has taken n frames from the wire.
@@ -78,7 +82,7 @@ func (h *host) settle(t testing.TB, n uint64) Stats {
 }
 
 func requireConserved(t require.TestingT, s Stats) {
-	rx, tx := s.RxDelivered, s.TxSent+s.TxWaiting
+	rx, tx := s.RxDelivered+s.RxHeld, s.TxSent+s.TxWaiting
 	for name, n := range s.Drops {
 		if strings.HasPrefix(name, "rx_") {
 			rx += n
@@ -137,7 +141,7 @@ func TestStart(t *testing.T) {
 func TestReceiverEndsWithItsQueue(t *testing.T) {
 	h := newHost(t, false)
 	h.wire.Close()
-	h.ep.workers.Wait()
+	h.ep.first.workers.Wait()
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: 14})
 	defer pkt.DecRef()
 	var list stack.PacketBufferList

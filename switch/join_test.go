@@ -47,7 +47,7 @@ func recording(t *testing.T, join bool) (*receiver, *recorder) {
 	require.NoError(t, err)
 	rec := &recorder{}
 	s.ipv4 = rec
-	return &receiver{e: h.ep, q: h.ep.queues[0], sink: s}, rec
+	return &receiver{e: h.ep, q: h.ep.first.queues[0], sink: s}, rec
 }
 
 // Segments of a batch that follow each other become one packet, flow by flow,

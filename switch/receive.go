@@ -20,8 +20,8 @@ type receiver struct {
 // batch has woken have had their turn, and while it looks for further frames.
 func (r *receiver) run() {
 	var idle idleTimer
-	defer r.q.flushFor(r.e, false)
-	for !r.e.stopped.Load() {
+	defer r.q.flushFor(false)
+	for !r.q.path.stopped.Load() {
 		n, err := r.q.Receive(r.batch)
 		switch {
 		case n > 0:
@@ -29,15 +29,15 @@ func (r *receiver) run() {
 			r.q.Release()
 			idle.reset()
 			runtime.Gosched()
-			r.q.flushFor(r.e, true)
+			r.q.flushFor(true)
 		case err != nil:
 			return
 		case idle.spin(r.e.opts.Spin):
 			if r.q.dirty.Load() {
-				r.q.flushFor(r.e, true)
+				r.q.flushFor(true)
 			}
 		default:
-			r.q.flushFor(r.e, false)
+			r.q.flushFor(false)
 			if r.sleep() != nil {
 				return
 			}
@@ -55,10 +55,16 @@ func (r *receiver) sleep() error {
 
 func (r *receiver) handle(frames [][]byte) {
 	r.count.calls++
+	// Looked at after the frames were received: those that came before the merger
+	// are not in any order with others.
+	if m := r.e.merger.Load(); m != nil && m.handle(r.q.path, frames) {
+		r.merge()
+		return
+	}
 	for _, f := range frames {
 		r.count.packets++
 		r.count.bytes += uint64(max(0, len(f)-VnetHdrLen))
-		if reason, ok := r.sink.deliver(r.e, f); ok {
+		if reason, ok := r.sink.deliver(r.q.path, f); ok {
 			r.count.passed++
 		} else {
 			r.count.drops[reason]++

@@ -159,7 +159,7 @@ func FuzzReceive(f *testing.F) {
 		sinks[k] = s
 	}
 	f.Fuzz(func(t *testing.T, buf []byte, trusted bool) {
-		r := receiver{e: h[trusted].ep, q: h[trusted].ep.queues[0], sink: sinks[trusted]}
+		r := receiver{e: h[trusted].ep, q: h[trusted].ep.first.queues[0], sink: sinks[trusted]}
 		before := h[trusted].ep.Stats()
 		r.handle([][]byte{buf, buf, buf})
 		after := h[trusted].ep.Stats()

@@ -9,6 +9,8 @@ const (
 	dropRxBadVnet                     // vnet header contradicts the frame
 	dropRxOtherHost                   // unicast to another MAC address
 	dropRxUnknown                     // neither IPv4, IPv6 nor ARP
+	dropRxDuplicate                   // came by both paths during an exchange
+	dropRxProbe                       // of the protocol of the exchange, not for the stack
 	dropTxFull                        // the queue stayed full
 	dropTxLong                        // larger than the MTU and not to be segmented by the device
 	dropTxClosed                      // endpoint or device closed
@@ -17,7 +19,7 @@ const (
 )
 
 var dropNames = [numDropReasons]string{
-	"rx_short", "rx_long", "rx_bad_vnet", "rx_other_host", "rx_unknown_protocol",
+	"rx_short", "rx_long", "rx_bad_vnet", "rx_other_host", "rx_unknown_protocol", "rx_duplicate", "rx_probe",
 	"tx_full", "tx_too_long", "tx_closed", "tx_queue_error",
 }
 
@@ -40,7 +42,7 @@ func (c *counters) add(o *counters) {
 
 // Stats counts what an endpoint did. At any moment
 //
-//	RxPackets = RxDelivered + the drops whose names begin with rx_
+//	RxPackets = RxDelivered + RxHeld + the drops whose names begin with rx_
 //	TxPackets = TxSent + TxWaiting + the drops whose names begin with tx_
 type Stats struct {
 	// RxPackets and RxBytes count the frames taken from the back end.
@@ -48,6 +50,9 @@ type Stats struct {
 	RxBytes   uint64 `json:"rx_bytes"`
 	// RxDelivered counts the frames handed to the stack.
 	RxDelivered uint64 `json:"rx_delivered"`
+	// RxHeld is how many frames wait for others that were sent before them and
+	// come by another path.
+	RxHeld uint64 `json:"rx_held"`
 	// RxBatches counts the batches in which they came, RxSleeps how often a
 	// queue's goroutine went to sleep for want of frames.
 	RxBatches uint64 `json:"rx_batches"`
@@ -68,19 +73,19 @@ type Stats struct {
 
 // Stats returns a snapshot. It may be called at any time.
 func (e *Endpoint) Stats() Stats {
-	var rx, tx counters
-	var waiting int
-	for _, q := range e.queues {
-		q.rxMu.Lock()
-		rx.add(&q.rx)
-		q.rxMu.Unlock()
-		q.txMu.Lock()
-		tx.add(&q.tx)
-		waiting += len(q.backlog)
-		q.txMu.Unlock()
+	e.sums.Lock()
+	rx, tx := e.gone.rx, e.gone.tx
+	var waiting, held int
+	for _, p := range *e.paths.Load() {
+		p.addTo(&rx, &tx, &waiting)
 	}
+	if m := e.merger.Load(); m != nil {
+		held = m.addTo(&rx)
+	}
+	e.sums.Unlock()
+	e.held.addTo(&tx, &waiting)
 	s := Stats{
-		RxPackets: rx.packets, RxBytes: rx.bytes, RxDelivered: rx.passed, RxBatches: rx.calls, RxSleeps: rx.wakes,
+		RxPackets: rx.packets, RxBytes: rx.bytes, RxDelivered: rx.passed, RxHeld: uint64(held), RxBatches: rx.calls, RxSleeps: rx.wakes,
 		TxPackets: tx.packets, TxBytes: tx.bytes, TxSent: tx.passed, TxWaiting: uint64(waiting), TxFlushes: tx.calls,
 		Drops: make(map[string]uint64),
 	}

@@ -20,6 +20,7 @@ const maxParts = 64
 // queue is one queue of the back end with its locks, counters and scratch space.
 type queue struct {
 	Queue
+	path *Path
 
 	rxMu sync.Mutex
 	// +checklocks:rxMu
@@ -40,10 +41,16 @@ type queue struct {
 	// transmit side; packets go to backlog.
 	// +checklocks:txMu
 	waiting bool
+	// emptied is closed when waiting ends.
+	// +checklocks:txMu
+	emptied chan struct{}
 	// +checklocks:txMu
 	backlog []*stack.PacketBuffer
 	// +checklocks:txMu
 	closed bool
+	// left: packets leave by another path now.
+	// +checklocks:txMu
+	left bool
 	// hdr and parts describe the packet being sent; kept to save allocations.
 	// +checklocks:txMu
 	hdr [VnetHdrLen]byte
@@ -51,6 +58,8 @@ type queue struct {
 	parts [][]byte
 	// +checklocks:txMu
 	linear []byte
+	// +checklocks:txMu
+	cut segmenter
 }
 
 // close refuses further packets, after those that were left to somebody to
@@ -101,12 +110,59 @@ func (p *passThrough) WritePacket(pkt *stack.PacketBuffer) tcpip.Error {
 func (*passThrough) Close() {}
 
 func (e *Endpoint) writePacket(pkt *stack.PacketBuffer) tcpip.Error {
-	q := e.queues[0]
-	if n := uint32(len(e.queues)); n > 1 {
-		q = e.queues[flowHash(pkt)%n]
+	for {
+		p := e.egress.Load()
+		if p == nil {
+			if err, held := e.held.keep(e, pkt); held {
+				return err
+			}
+			continue // it has just been given back
+		}
+		if err, taken := p.route(pkt).write(pkt); taken {
+			return err
+		}
 	}
+}
+
+// route returns the queue for a packet, one for all of a flow, while packets
+// leave by p.
+func (p *Path) route(pkt *stack.PacketBuffer) *queue {
+	if takes := p.backend.Takes; takes != nil && !takes(beginning(pkt)) {
+		p = p.e.first
+	}
+	if n := uint32(len(p.queues)); n > 1 {
+		return p.queues[flowHash(pkt)%n]
+	}
+	return p.queues[0]
+}
+
+// beginning returns the first bytes of a frame, all headers if the stack made it.
+func beginning(pkt *stack.PacketBuffer) []byte {
+	views, skip := pkt.AsViewList()
+	for v := views.Front(); v != nil; v = v.Next() {
+		b := v.AsSlice()
+		if skip < len(b) {
+			return b[skip:]
+		}
+		skip -= len(b)
+	}
+	return nil
+}
+
+// write takes a packet, unless packets have begun to leave by another path.
+func (q *queue) write(pkt *stack.PacketBuffer) (err tcpip.Error, taken bool) {
 	q.txMu.Lock()
 	defer q.txMu.Unlock()
+	if q.left {
+		return nil, false
+	}
+	return q.offer(pkt), true
+}
+
+// offer sends a packet, or keeps it while the device is full.
+//
+// +checklocks:q.txMu
+func (q *queue) offer(pkt *stack.PacketBuffer) tcpip.Error {
 	q.tx.packets++
 	q.tx.bytes += uint64(pkt.Size())
 	if q.closed {
@@ -115,14 +171,14 @@ func (e *Endpoint) writePacket(pkt *stack.PacketBuffer) tcpip.Error {
 	if q.waiting {
 		return q.keep(pkt)
 	}
-	if err := q.send(e, pkt); err == errKept {
+	if err := q.send(pkt); err == errKept {
 		return nil
 	} else if err != nil {
 		return q.refuse(err)
 	}
 	q.dirty.Store(true)
 	if !q.flushing && !q.receiving {
-		q.kick(e)
+		q.kick()
 	}
 	return nil
 }
@@ -130,12 +186,12 @@ func (e *Endpoint) writePacket(pkt *stack.PacketBuffer) tcpip.Error {
 // flushFor flushes for those who left it to the receiver, which says whether
 // it goes on receiving. Most packets answer what it has just delivered, and one
 // system call serves all of a batch's answers.
-func (q *queue) flushFor(e *Endpoint, receiving bool) {
+func (q *queue) flushFor(receiving bool) {
 	q.txMu.Lock()
 	defer q.txMu.Unlock()
 	q.receiving = receiving
 	if q.dirty.Load() && !q.waiting && !q.closed && q.flush() != nil {
-		q.wait(e)
+		q.wait()
 	}
 }
 
@@ -143,14 +199,14 @@ func (q *queue) flushFor(e *Endpoint, receiving bool) {
 // that one system call serves all.
 //
 // +checklocks:q.txMu
-func (q *queue) kick(e *Endpoint) {
+func (q *queue) kick() {
 	q.flushing = true
 	q.txMu.Unlock()
 	runtime.Gosched()
 	q.txMu.Lock()
 	q.flushing = false
 	if q.dirty.Load() && !q.waiting && !q.closed && q.flush() != nil {
-		q.wait(e)
+		q.wait()
 	}
 }
 
@@ -158,14 +214,14 @@ func (q *queue) kick(e *Endpoint) {
 // kept and errKept returned.
 //
 // +checklocks:q.txMu
-func (q *queue) send(e *Endpoint, pkt *stack.PacketBuffer) error {
-	err := q.transmit(e, pkt)
+func (q *queue) send(pkt *stack.PacketBuffer) error {
+	err := q.transmit(pkt)
 	if isFull(err) && q.flush() == nil {
-		err = q.transmit(e, pkt)
+		err = q.transmit(pkt)
 	}
 	if isFull(err) {
 		q.backlog = append(q.backlog, pkt.IncRef())
-		q.wait(e)
+		q.wait()
 		return errKept
 	}
 	return err
@@ -174,9 +230,12 @@ func (q *queue) send(e *Endpoint, pkt *stack.PacketBuffer) error {
 // transmit offers one packet to the device.
 //
 // +checklocks:q.txMu
-func (q *queue) transmit(e *Endpoint, pkt *stack.PacketBuffer) error {
+func (q *queue) transmit(pkt *stack.PacketBuffer) error {
 	encodeVnet(&q.hdr, pkt)
-	if pkt.Size() > e.opts.Backend.MTU+header.EthernetMinimumSize && q.hdr[1] == vnetGSONone {
+	if !q.path.takes(&q.hdr, pkt.Size()) {
+		return q.transmitCut(pkt)
+	}
+	if pkt.Size() > q.path.backend.MTU+header.EthernetMinimumSize && q.hdr[1] == vnetGSONone {
 		return direct.ErrTooLong
 	}
 	q.gather(pkt)
@@ -184,7 +243,7 @@ func (q *queue) transmit(e *Endpoint, pkt *stack.PacketBuffer) error {
 	if err := q.Transmit(&q.hdr, q.parts); err != nil {
 		return err
 	}
-	if c := e.opts.Capture; c != nil {
+	if c := q.path.e.opts.Capture; c != nil {
 		c.frame(q.parts...)
 	}
 	q.tx.passed++

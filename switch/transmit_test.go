@@ -49,6 +49,9 @@ func tcpGSO(mss uint16) stack.GSO {
 	}
 }
 
+// cuts makes a back end one that cuts segments.
+func cuts(b *Backend) { b.TXChecksum, b.GSOMax = true, 1<<16 }
+
 func wireEndpoint(t testing.TB, edit func(*Backend)) (*Endpoint, *queuetest.Queue) {
 	t.Helper()
 	b, wire := backend(false)
@@ -85,7 +88,7 @@ func TestTransmitFrame(t *testing.T) {
 		{"segments", tcpGSO(500), vnetHdr{flags: vnetNeedsCsum, gsoType: vnetGSOTCPv4, hdrLen: 54, gsoSize: 500, csumStart: 34, csumOff: 16}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ep, wire := wireEndpoint(t, nil)
+			ep, wire := wireEndpoint(t, cuts)
 			pkt := outgoing(ep, c.gso, long, []byte("tail"))
 			defer pkt.DecRef()
 			require.Nil(t, ep.QDisc().WritePacket(pkt))
@@ -307,8 +310,8 @@ func TestFlowsKeepToTheirQueue(t *testing.T) {
 // before the endpoint closes.
 func TestCloseFlushes(t *testing.T) {
 	ep, wire := wireEndpoint(t, nil)
-	q := ep.queues[0]
-	q.flushFor(ep, true) // a receiver is awake
+	q := ep.first.queues[0]
+	q.flushFor(true) // a receiver is awake
 	for n := range 3 {
 		require.Nil(t, write(ep, n))
 	}

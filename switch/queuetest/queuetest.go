@@ -178,6 +178,32 @@ func (q *Queue) TransmitWait() error {
 	return nil
 }
 
+// Drained tells whether the other side has given back all that was flushed.
+func (q *Queue) Drained() (bool, error) {
+	p := q.out
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return false, net.ErrClosed
+	}
+	return p.freed == p.shown, nil
+}
+
+// DrainWait blocks until it has, Wake or Close.
+func (q *Queue) DrainWait() error {
+	p := q.out
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.freed != p.shown && !p.txWoken && !p.closed {
+		p.some.Wait()
+	}
+	p.txWoken = false
+	if p.closed {
+		return net.ErrClosed
+	}
+	return nil
+}
+
 // Close closes both directions for both ends.
 func (q *Queue) Close() {
 	for _, p := range []*pipe{q.in, q.out} {
