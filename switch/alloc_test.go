@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"junction/direct"
+
 	"github.com/stretchr/testify/require"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -89,7 +91,7 @@ func TestReceiveAndTransmitDoNotAllocate(t *testing.T) {
 	merge := func() {
 		for i := range held { // the second half waits for the first
 			stamp++
-			held[i][0] |= VnetStamped
+			held[i][0] |= direct.VnetStamped
 			binary.LittleEndian.PutUint32(held[i][stampAt:], 1<<stampBits|stamp)
 		}
 		m.handle(m.by[newLane], held[8:])

@@ -19,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"junction/direct"
 	"junction/switch/queuetest"
 )
 
@@ -78,7 +79,7 @@ func (f *fabric) steer() {
 			b = slices.Clone(b)
 			word := f.word.Load()
 			if tag := word >> 8; tag != 0 {
-				b[0] |= VnetStamped
+				b[0] |= direct.VnetStamped
 				binary.LittleEndian.PutUint32(b[stampAt:], tag<<stampBits|f.stamp.Add(1)&0xffffff)
 			}
 			f.lanes[word&1] <- b

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"junction/direct"
 )
 
 // merger receives by two paths while a mode is exchanged: it delivers stamped
@@ -32,16 +34,9 @@ type merger struct {
 	by   [2]*Path
 }
 
-// Stamps are written by the NIC's program into the virtio_net_hdr, where only
-// frames to be segmented have something else, which come from no NIC.
-const (
-	// VnetStamped, in the header's flags beside those of virtio 1.2, says that
-	// its bytes 2 to 5 are a stamp, little-endian: the upper 8 bits are the
-	// exchange's tag, the lower 24 count its frames from 1 and wrap.
-	VnetStamped = 0x80
-	stampAt     = 2
-	stampBits   = 24
-)
+// A stamp (direct.Stamp): the upper 8 bits are the exchange's tag, the lower 24
+// count its frames from 1 and wrap.
+const stampBits = 24
 
 // ErrMerging: frames are being merged already.
 var ErrMerging = errors.New("an exchange is under way")
@@ -161,15 +156,18 @@ func (m *merger) handle(p *Path, frames [][]byte) (taken bool) {
 
 // takeStamp returns a frame's stamp, if it has one, and takes it out of it.
 func takeStamp(f []byte) (stamp uint32, ok bool) {
-	if len(f) < VnetHdrLen || f[0]&VnetStamped == 0 {
+	if len(f) < VnetHdrLen {
 		return 0, false
 	}
-	b := f[stampAt : stampAt+4]
-	stamp = uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
-	f[0] &^= VnetStamped
-	clear(b)
-	return stamp, true
+	if stamp, ok = direct.Stamp(f); ok {
+		f[0] &^= direct.VnetStamped
+		clear(f[stampAt : stampAt+4])
+	}
+	return stamp, ok
 }
+
+// stampAt is where a stamp is in a virtio_net_hdr.
+const stampAt = 2
 
 // settle hands over what the sink has joined and sets the timer for what is held.
 //
