@@ -49,13 +49,17 @@ func (a *Agent) Rescan(now Time, e *Enclave) {
 	}
 }
 
-// Deliver passes one message to the policy.
+// Deliver passes one message to the policy. A message tells how its target
+// stands after it, so that one that is older than what is known adds nothing.
 func (a *Agent) Deliver(m *Message) {
 	if !a.believable(m) {
 		return
 	}
 	if a.traits.PerCPU {
 		a.seqs[m.Home+1] = m.Agent
+	}
+	if a.view.stale(m) {
+		return
 	}
 	if m.Task == NoTask {
 		a.view.noteCPU(m)
@@ -80,7 +84,13 @@ func (a *Agent) believable(m *Message) bool {
 	case m.CPU != NoCPU && !cpuOK(m.CPU) || m.OnCPU && m.CPU == NoCPU:
 		return false
 	}
-	return m.Type == TaskNew || int(m.Task) < len(v.tasks) && v.tasks[m.Task].present
+	return true
+}
+
+// stale tells whether more recent news of m's target is known: a task that
+// changed its home has messages in two queues.
+func (v *View) stale(m *Message) bool {
+	return m.Task != NoTask && int(m.Task) < len(v.tasks) && v.tasks[m.Task].seq != 0 && int32(m.Seq-v.tasks[m.Task].seq) <= 0
 }
 
 func (v *View) noteCPU(m *Message) {

@@ -105,8 +105,9 @@ func (e *Enclave) forget(t Task, s *taskState) {
 	e.free = append(e.free, t)
 }
 
-// SetAffinity restricts a task to cores, of which the enclave has at least one. A task that is
-// elsewhere loses its core first.
+// SetAffinity restricts a task to cores, of which the enclave has at least one.
+// A task that is elsewhere loses its core first. Its home is one of them from
+// then on.
 func (e *Enclave) SetAffinity(now Time, t Task, allowed CPUSet) error {
 	s, err := e.expect(t, absent)
 	if err != nil {
@@ -122,6 +123,9 @@ func (e *Enclave) SetAffinity(now Time, t Task, allowed CPUSet) error {
 	s.allowed, s.pinned = allowed, true
 	if s.state == onCPU && !allowed.Has(s.cpu) {
 		e.takeOff(now, s.cpu)
+	}
+	for !allowed.Has(s.home) {
+		s.home = e.home()
 	}
 	e.tell(now, TaskAffinityChanged, t, s)
 	return nil

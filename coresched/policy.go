@@ -115,6 +115,7 @@ type Batch struct {
 	view  *View
 	seq   Seq // the agent's, for policies with an agent for each core
 	txns  []Txn
+	named CPUSet // by txns
 	again Time
 	timer bool
 }
@@ -123,13 +124,18 @@ type Batch struct {
 // One batch names a core and a task once at most.
 func (b *Batch) Run(c CPU, t Task) {
 	b.view.idle.Remove(c)
+	b.named.Add(c)
 	b.txns = append(b.txns, Txn{CPU: c, Task: t, TaskSeq: b.view.tasks[t].seq, AgentSeq: b.seq})
 }
 
 // Clear takes core c from who has it and gives it to nobody.
 func (b *Batch) Clear(c CPU) {
+	b.named.Add(c)
 	b.txns = append(b.txns, Txn{CPU: c, AgentSeq: b.seq})
 }
+
+// Names tells whether c is in the batch already.
+func (b *Batch) Names(c CPU) bool { return b.named.Has(c) }
 
 // Again asks for a Schedule at the given time, if there was none until then.
 // Of several times the earliest counts.
