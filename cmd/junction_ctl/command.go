@@ -48,6 +48,7 @@ func newCommand(out io.Writer) *cobra.Command {
 		c.captureCommand(),
 		c.execCommand(),
 		c.signalCommand(),
+		c.schedCommand(),
 	)
 	for _, sub := range cmd.Commands() {
 		if strings.Contains(sub.Use, " NAME") {
