@@ -18,8 +18,8 @@ import (
 //
 // It is not an eventfd, because that is one open file for both sides: a hostile
 // peer clears O_NONBLOCK on it and fills the counter, and whoever rings it then
-// blocks for good. A socket's flags belong to its end, and MSG_DONTWAIT needs
-// none. Nor is it a pipe, whose lock is held while a reader's memory is filled,
+// blocks for good. On a socket MSG_DONTWAIT needs no flag, which matters where a
+// peer holds our end too. Nor is it a pipe, whose lock is held while a reader's memory is filled,
 // which the reader can delay. Descriptors sent as messages are refused: closing
 // one may block.
 
@@ -190,7 +190,7 @@ func (b *bell) clearSocket() {
 
 // hear reads the rings off the socket. Only between enter and leave.
 func (b *bell) hear() {
-	n, err := unix.Read(b.socket, b.scratch[:]) // O_NONBLOCK is this end's own
+	n, err := recvNow(b.socket, b.scratch[:])
 	if n == 0 && err == nil || errors.Is(err, unix.ECONNRESET) {
 		b.gone.Store(true)
 	}

@@ -166,6 +166,26 @@ func TestHostileBell(t *testing.T) {
 	require.Empty(t, nonZero(server.Stats().Breaches))
 }
 
+// TestStolenBell: a peer that holds our end too, makes it block and takes the
+// rings away before we hear them, does not block us.
+func TestStolenBell(t *testing.T) {
+	p, server, peer := ends(t, small)
+	ours := p.Files(ServerSide)[2]
+	require.NoError(t, unix.SetNonblock(ours, false))
+	frame := [][]byte{make([]byte, 100)}
+	for range 100 {
+		require.True(t, server.RxPrepareWait())
+		require.NoError(t, errors.Join(peer.Transmit(nil, frame), peer.Flush()))
+		_, _, err := unix.Recvfrom(ours, make([]byte, 10), unix.MSG_DONTWAIT)
+		require.NoError(t, err)
+		require.NoError(t, server.RxFinishWait(), "there is nothing to read")
+		n, err := server.Receive(make([][]byte, 1))
+		require.NoError(t, err)
+		require.Equal(t, 1, n)
+		server.Release()
+	}
+}
+
 // TestBellRefusesDescriptors: the kernel does not let a peer put descriptors
 // into our doorbell, where closing them could block us.
 func TestBellRefusesDescriptors(t *testing.T) {

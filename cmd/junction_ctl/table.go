@@ -42,6 +42,9 @@ func writeStatus(w io.Writer, s monitor.Status) {
 		fmt.Fprintf(w, "dedicated\t%s\n", prefixes(s.Dedicated))
 	}
 	fmt.Fprintf(w, "instances\t%d\n", len(s.Instances))
+	for _, o := range s.Offences {
+		fmt.Fprintf(w, "offence\t%q\t%s\t%d times, last pid %d\n", o.Name, o.Kind, o.Count, o.PID)
+	}
 }
 
 func seconds(s float64) time.Duration {

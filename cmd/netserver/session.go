@@ -142,8 +142,13 @@ func (s *session) attach(m wire.Attach) error {
 // broken tells the monitor about an instance that cannot be served.
 func (s *session) broken(id uint32, err error) {
 	s.logger.Warn("instance cannot be served", "id", id, "error", err)
+	breach := "bad_rings"
+	var bad *ipc.PeerError
+	if errors.As(err, &bad) {
+		breach = bad.Breach.String()
+	}
 	go func() {
-		_ = wire.Send(s.ctx, s.conn, 0, wire.TypeBroken, wire.Broken{ID: id, Reason: err.Error()})
+		_ = wire.Send(s.ctx, s.conn, 0, wire.TypeBroken, wire.Broken{ID: id, Breach: breach, Reason: err.Error()})
 	}()
 }
 

@@ -100,7 +100,7 @@ func fakeAttach(ctx context.Context, r *wire.Receiver, env *control.Envelope, at
 	}
 	attached[a.ID] = ends[0]
 	if a.Name == "broken" {
-		return wire.Send(ctx, r.Conn, 0, wire.TypeBroken, wire.Broken{ID: a.ID, Reason: "a test"})
+		return wire.Send(ctx, r.Conn, 0, wire.TypeBroken, wire.Broken{ID: a.ID, Breach: "bad_test", Reason: "a test"})
 	}
 	return nil
 }

@@ -54,6 +54,7 @@ var (
 	descReady     = prometheus.NewDesc("junction_netserver_ready", "1 if a network server forwards.", nil, nil)
 	descRestarts  = prometheus.NewDesc("junction_netserver_restarts_total", "Network servers started in place of another.", nil, nil)
 	descHangs     = prometheus.NewDesc("junction_netserver_hangs_total", "Network servers killed because they hung.", nil, nil)
+	descOffences  = prometheus.NewDesc("junction_offences_total", "What peers did that no honest one does.", []string{"name", "kind"}, nil)
 	descFrames    = prometheus.NewDesc("junction_frames_total",
 		"Frames of a source by what became of them: in + made = out + answered + all drops.", []string{"source", "name", "event"}, nil)
 	descBytes = prometheus.NewDesc("junction_received_bytes_total", "Bytes of a source's frames.", []string{"source", "name"}, nil)
@@ -62,7 +63,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descInstances, descPorts, descReady, descRestarts, descHangs, descFrames, descBytes, descDrops} {
+	for _, d := range []*prometheus.Desc{descInstances, descPorts, descReady, descRestarts, descHangs, descOffences, descFrames, descBytes, descDrops} {
 		out <- d
 	}
 }
@@ -81,6 +82,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	gauge(descReady, ready)
 	count(out, descRestarts, s.Server.Restarts)
 	count(out, descHangs, s.Server.Hangs)
+	for _, o := range s.Offences {
+		count(out, descOffences, o.Count, o.Name, o.Kind)
+	}
 	ports := make(map[uint32]int)
 	for _, p := range c.m.portStatus() {
 		ports[p.ID]++

@@ -36,6 +36,8 @@ type Monitor struct {
 	// +checklocks:mu
 	opened bool // open is closed, or about to be
 
+	offences offences
+
 	server  supervisor
 	begun   chan struct{} // closed when there is a portmap
 	open    chan struct{} // closed when everybody is served

@@ -168,6 +168,26 @@ func TestBrokenInstance(t *testing.T) {
 	}
 	_, _, err = bind(t, victim, 80)
 	require.NoError(t, err)
+	offences := mustAsk[Status](t, socket, "status").Offences
+	require.Len(t, offences, 1)
+	require.Equal(t, []any{"broken", "bad_test", uint64(1)}, []any{offences[0].Name, offences[0].Kind, offences[0].Count})
+}
+
+// TestOffencesAreBounded: names are the offenders' to choose, and may be many.
+func TestOffencesAreBounded(t *testing.T) {
+	var o offences
+	const n = 2 * maxOffences
+	for i := range n {
+		o.note(itoa(i), control.Peer{PID: 7}, control.ErrProtocol)
+		o.note(itoa(i), control.Peer{}, unix.EPERM)
+	}
+	all, sum := o.list(), uint64(0)
+	require.Len(t, all, maxOffences+1)
+	for _, at := range all {
+		sum += at.Count
+	}
+	require.EqualValues(t, n, sum)
+	require.Equal(t, otherNames, all[0].Name)
 }
 
 // TestImpostor: who is not the process that the monitor started is no server.
@@ -216,6 +236,18 @@ func TestMalformed(t *testing.T) {
 	i := join(t, socket, "honest")
 	_, _, err := bind(t, i, 80)
 	require.NoError(t, err)
+	conn, err := control.Dial(t.Context(), socket)
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = conn.Handshake(t.Context(), control.Hello{Version: wire.Version + 1, Name: "old"})
+	require.ErrorIs(t, err, control.ErrVersion)
+	require.Eventually(t, func() bool {
+		kinds := make(map[string]bool)
+		for _, o := range mustAsk[Status](t, socket, "status").Offences {
+			kinds[o.Name+" "+o.Kind] = true
+		}
+		return len(kinds) == 2 && kinds[" bad_message"] && kinds["old wrong_version"]
+	}, 30*time.Second, time.Millisecond)
 }
 
 func TestPrivileged(t *testing.T) {

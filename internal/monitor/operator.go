@@ -13,7 +13,6 @@ import (
 
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
-	"junction/portmap"
 )
 
 // Status is the monitor's state as a whole.
@@ -26,6 +25,8 @@ type Status struct {
 	Dedicated     []netip.Prefix   `json:"dedicated,omitempty"`
 	Server        ServerStatus     `json:"netserver"`
 	Instances     []InstanceStatus `json:"instances"`
+	// Offences counts what peers did that no honest one does.
+	Offences []Offence `json:"offences"`
 }
 
 // ServerStatus is the network server's.
@@ -132,7 +133,7 @@ func (m *Monitor) Status() Status {
 	s := Status{
 		Schema: 1, PID: os.Getpid(), UptimeSeconds: time.Since(m.start).Seconds(),
 		Shared: m.opts.Shared, Gateways: m.opts.Gateways, Dedicated: m.opts.Dedicated,
-		Server: m.server.status(), Instances: []InstanceStatus{},
+		Server: m.server.status(), Instances: []InstanceStatus{}, Offences: m.offences.list(),
 	}
 	for _, i := range m.instances {
 		s.Instances = append(s.Instances, InstanceStatus{
@@ -179,16 +180,4 @@ func (m *Monitor) askServer(ctx context.Context, a wire.Ask, files ...int) (json
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	return x.ask(ctx, a, files...)
-}
-
-// cutOff ends the lease of an instance that broke the rings' protocol.
-func (m *Monitor) cutOff(id portmap.Instance, why string) {
-	m.mu.Lock()
-	i := m.instances[id]
-	m.mu.Unlock()
-	if i == nil {
-		return
-	}
-	m.opts.Logger.Error("instance cut off", "id", id, "name", i.name, "pid", i.peer.PID, "why", why)
-	_ = i.conn.Close() // serveInstance frees the rest
 }

@@ -25,6 +25,7 @@ func (m *Monitor) serve(ctx context.Context, c *control.Conn) {
 		return // somebody wanted to know whether there is a monitor
 	}
 	if err != nil {
+		m.offences.note(hello.Name, c.Peer(), err)
 		m.opts.Logger.Warn("connection refused", "pid", c.Peer().PID, "error", err)
 		return
 	}
@@ -42,6 +43,7 @@ func (m *Monitor) serve(ctx context.Context, c *control.Conn) {
 		err = refuse(ctx, c, 0, unix.EPROTO, "unknown role; use programs of one release")
 	}
 	if err != nil && !ended(err) {
+		m.offences.note(hello.Name, c.Peer(), err)
 		m.opts.Logger.Warn("connection ended", "pid", c.Peer().PID, "name", hello.Name, "error", err)
 	}
 }

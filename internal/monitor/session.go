@@ -293,7 +293,7 @@ func (s *supervisor) heard(x *session, env *control.Envelope) error {
 		if err := wire.Decode(env, wire.TypeBroken, &b); err != nil {
 			return err
 		}
-		s.m.cutOff(portmap.Instance(b.ID), b.Reason)
+		s.m.cutOff(&b)
 		return nil
 	case control.TypeError, wire.TypeAnswer:
 		var a wire.Answer

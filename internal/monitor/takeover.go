@@ -139,6 +139,7 @@ func (m *Monitor) resume(ctx context.Context, r record, back chan struct{}) {
 	in, err := m.callBack(ctx, i)
 	close(back)
 	if err != nil {
+		m.offences.note(r.Name, r.Peer, err)
 		m.opts.Logger.Warn("instance did not come back", "id", r.ID, "name", r.Name, "error", err)
 		return
 	}
@@ -146,6 +147,7 @@ func (m *Monitor) resume(ctx context.Context, r record, back chan struct{}) {
 	defer m.leave(i)
 	m.opts.Logger.Info("instance came back", "id", i.id, "name", i.name, "pid", i.peer.PID)
 	if err := m.serveRequests(ctx, i, in); !ended(err) {
+		m.offences.note(i.name, i.peer, err)
 		m.opts.Logger.Warn("connection ended", "pid", i.peer.PID, "name", i.name, "error", err)
 	}
 }

@@ -148,9 +148,11 @@ type Started struct {
 	PID int32 `json:"pid"` // in the instance
 }
 
-// Broken reports an instance whose rings cannot be used.
+// Broken reports an instance whose rings cannot be used. Breach is the name of
+// what is wrong with them, Reason says it at length.
 type Broken struct {
 	ID     uint32 `json:"id"`
+	Breach string `json:"breach"`
 	Reason string `json:"reason"`
 }
 
