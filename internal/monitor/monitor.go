@@ -39,8 +39,7 @@ type Monitor struct {
 	offences offences
 
 	server  supervisor
-	begun   chan struct{} // closed when there is a portmap
-	open    chan struct{} // closed when everybody is served
+	open    chan struct{} // closed when the portmap is whole and everybody is served
 	resumed sync.WaitGroup
 }
 
@@ -52,7 +51,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	m := &Monitor{
 		opts: o, start: time.Now(), instances: make(map[portmap.Instance]*instance),
-		begun: make(chan struct{}), open: make(chan struct{}),
+		open: make(chan struct{}),
 	}
 	m.server.init(m)
 	if err := os.MkdirAll(filepath.Dir(o.Socket), 0o755); err != nil {

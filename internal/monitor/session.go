@@ -112,10 +112,11 @@ func (s *supervisor) hearBack(ctx context.Context, r *wire.Receiver) (back wire.
 	return back, nil
 }
 
-// view opens the table for reading when there is one.
+// view opens the table for reading when all is in it: with a part of the ports
+// alone, a server would refuse what is for the others.
 func (m *Monitor) view(ctx context.Context) (*os.File, error) {
 	select {
-	case <-m.begun:
+	case <-m.open:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

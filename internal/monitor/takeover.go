@@ -54,7 +54,6 @@ func (m *Monitor) begin(view *table.View) error {
 		m.copyTable(view.Snapshot())
 	}
 	m.publish()
-	close(m.begun)
 	return nil
 }
 

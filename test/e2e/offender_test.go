@@ -31,6 +31,7 @@ import (
 type offenderRig struct {
 	*rig
 	replies *atomic.Uint64
+	stop    func() // ends the load
 	began   monitorStatus
 	mac     net.HardwareAddr
 }
@@ -39,9 +40,9 @@ func newOffenderRig(t *testing.T, flags ...string) *offenderRig {
 	t.Helper()
 	r := &offenderRig{rig: newRig(t, variant{engine: engines[0], driver: serverMode}, lab.Options{})}
 	_, addr := r.startServer(t, "redis", append([]string{"--name", "victim"}, flags...)...)
-	var stop func()
-	r.replies, stop = r.load(t, addr, 4)
-	t.Cleanup(stop)
+	replies, stop := r.load(t, addr, 4)
+	r.replies, r.stop = replies, sync.OnceFunc(stop)
+	t.Cleanup(r.stop)
 	r.began = r.status()
 	var err error
 	r.mac, err = r.Server.HardwareAddr(lab.ServerNIC)
@@ -385,6 +386,7 @@ func TestRogueSuccessor(t *testing.T) {
 	}
 	r.requireAlive(t)
 	require.Len(t, r.status().Instances, 1, "only the victim is left")
+	r.stop() // before the monitor ends, which began later
 }
 
 // unsealed returns the memory of rings without a seal on its size, with the

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -39,8 +40,11 @@ func (r *rig) load(t *testing.T, addr netip.AddrPort, connections int) (replies 
 	replies = new(atomic.Uint64)
 	var ended atomic.Bool
 	var wg sync.WaitGroup
+	var conns []net.Conn
 	for n := range connections {
-		c := newRESP(r.mustDial(addr, 10*time.Minute))
+		conn := r.mustDial(addr, 10*time.Minute)
+		conns = append(conns, conn)
+		c := newRESP(conn)
 		wg.Go(func() {
 			for k := n; !ended.Load(); k += connections {
 				if err := setAndGet(c, k%10_000, 1); err != nil {
@@ -54,6 +58,9 @@ func (r *rig) load(t *testing.T, addr netip.AddrPort, connections int) (replies 
 	return replies, func() {
 		t.Helper()
 		ended.Store(true)
+		for _, c := range conns {
+			_ = c.SetDeadline(time.Now().Add(30 * time.Second)) // for the last reply
+		}
 		wg.Wait()
 	}
 }
