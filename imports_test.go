@@ -31,7 +31,7 @@ var allowed = map[string][]string{
 	"internal/config":   {},
 	"internal/bench":    {"internal/lab", "direct", "switch", "libos"},
 	"cmd":               {"*"},
-	"test":              {"internal/lab", "internal/config"},
+	"test":              {"internal/lab", "internal/config", "ipc", "internal/monitor/wire"},
 }
 
 // inTests may be imported by any test besides what its package may import.
