@@ -22,6 +22,7 @@ type outlet struct {
 	mu     sync.Mutex
 	q      txQueue // used with mu held
 	uplink bool
+	id     uint32 // of the instance; 0 for the uplink
 	tap    *tapPoint
 }
 

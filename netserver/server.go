@@ -43,6 +43,7 @@ type Server struct {
 	running  sync.WaitGroup
 	failed   chan error
 	tap      tapPoint // of the uplink
+	trace    atomic.Pointer[tracer]
 	taps     sync.WaitGroup
 	closing  chan struct{}
 
@@ -142,7 +143,7 @@ func (s *Server) Attach(p Port, e *ipc.End) error {
 		return fmt.Errorf("attach instance %d: %w", p.ID, ErrPort)
 	}
 	n := &port{sender: sender{p.ID, p.Shared}, name: p.Name, end: e, done: make(chan struct{})}
-	n.out.q, n.out.tap, n.work = e, &n.tap, newWorker(s, n)
+	n.out.q, n.out.id, n.out.tap, n.work = e, p.ID, &n.tap, newWorker(s, n)
 	n.pace.quit = make(chan struct{})
 	n.pace.rate.Store(p.Rate)
 	s.publish(append(slices.Clone(old.all), n))

@@ -18,6 +18,7 @@ func (w *worker) serveUplink(q direct.Queue) error {
 			w.begin()
 			for _, b := range frames[:n] {
 				w.fromUplink(b)
+				w.traceEnd()
 			}
 			q.Release()
 			w.end()
@@ -39,10 +40,11 @@ func (w *worker) fromUplink(b []byte) {
 	w.batch.In++
 	w.batch.InBytes += uint64(len(b) - ipc.VnetHdrLen)
 	copy(w.hdr[:], b)
+	w.traceBegin(len(b) - ipc.VnetHdrLen)
 	frame := b[ipc.VnetHdrLen:]
 	head := frame[:min(len(frame), headLen)]
 	if why := w.pkt.parse(head, len(frame)); why != dropNone {
-		w.batch.drops[why]++
+		w.dropped(why)
 		return
 	}
 	parts := append(w.parts[:0], frame)
@@ -61,6 +63,7 @@ func (w *worker) serveRing(e *ipc.End) error {
 			w.begin()
 			for i := range views[:n] {
 				w.fromRing(&views[i])
+				w.traceEnd()
 			}
 			sent := w.batch.InBytes
 			w.end()
@@ -86,12 +89,13 @@ func (w *worker) fromRing(v *ipc.View) {
 	w.batch.In++
 	w.batch.InBytes += uint64(length)
 	copy(w.hdr[:], v.Head)
+	w.traceBegin(length)
 	if why := w.s.checkOffload(&w.hdr, length); why != dropNone {
-		w.batch.drops[why]++
+		w.dropped(why)
 		return
 	}
 	if why := w.pkt.parse(head, length); why != dropNone {
-		w.batch.drops[why]++
+		w.dropped(why)
 		return
 	}
 	parts := append(w.parts[:0], head)

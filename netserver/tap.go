@@ -16,7 +16,8 @@ import (
 //	 8  uint32  length of the frame
 //	12  uint8   0: from the captured party, 1: to it
 //	13  3 bytes, 0
-const TapHeader = 16
+//	16  uint64  how many frames the capture has lost so far
+const TapHeader = 24
 
 // ErrCaptured is returned, wrapped, for a party that is captured already.
 var ErrCaptured = errors.New("captured already; end the other capture first")
@@ -47,6 +48,7 @@ func (p *tapPoint) frame(to byte, parts [][]byte) {
 	binary.LittleEndian.PutUint64(b, uint64(time.Now().UnixNano()))
 	binary.LittleEndian.PutUint32(b[8:], uint32(len(b)-TapHeader))
 	b[12] = to
+	binary.LittleEndian.PutUint64(b[16:], t.lost.Load())
 	select {
 	case t.frames <- b:
 	default:
@@ -70,8 +72,16 @@ func (s *Server) Capture(id uint32, w io.WriteCloser) error {
 	if !point.CompareAndSwap(nil, t) {
 		return errors.Join(fmt.Errorf("capture %d: %w", id, ErrCaptured), w.Close())
 	}
+	ended := make(chan struct{})
+	s.taps.Go(func() { // closing is what ends a write that nobody reads
+		select {
+		case <-ended:
+		case <-gone:
+		}
+		_ = w.Close()
+	})
 	s.taps.Go(func() {
-		defer w.Close()
+		defer close(ended)
 		defer point.Store(nil)
 		for {
 			select {

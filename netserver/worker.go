@@ -32,6 +32,8 @@ type worker struct {
 	held    *outlet
 	touched []*outlet
 	batch   Account
+	traced  *Traced // what becomes of the present frame, if that is traced
+	tracer  *tracer
 
 	beats atomic.Uint64 // counts rounds; odd while it works
 	mu    sync.Mutex
@@ -91,7 +93,7 @@ func (w *worker) letGo() {
 // put gives the frame in w.hdr and parts to an outlet and counts it.
 func (w *worker) put(o *outlet, parts [][]byte) {
 	if o == nil {
-		w.batch.drops[dropRingGone]++
+		w.dropped(dropRingGone)
 		return
 	}
 	w.hold(o)
@@ -99,8 +101,10 @@ func (w *worker) put(o *outlet, parts [][]byte) {
 	// that does not read hold up others.
 	if why := o.put(&w.hdr, parts, w.port != nil && o.uplink); why != dropNone {
 		w.batch.drops[why]++
+		w.traceHop(o, why)
 		return
 	}
+	w.traceHop(o, dropNone)
 	w.batch.Out++
 	o.tap.frame(1, parts)
 	if !slices.Contains(w.touched, o) {
@@ -111,9 +115,12 @@ func (w *worker) put(o *outlet, parts [][]byte) {
 // carry out what has been decided about the frame in w.pkt, of which head is
 // the beginning and parts is all.
 func (w *worker) carry(v verdict, head []byte, parts [][]byte) {
+	if w.traced != nil {
+		w.traced.Decision = v.String()
+	}
 	switch v.action {
 	case actDrop:
-		w.batch.drops[v.reason]++
+		w.dropped(v.reason)
 	case actDeliver:
 		w.put(w.s.outletOf(v.owner), parts)
 	case actUplink:
@@ -142,7 +149,7 @@ func (w *worker) copies(parts [][]byte, wire bool, match func(*port) bool) {
 		}
 	}
 	if n == 0 {
-		w.batch.drops[dropNoMember]++
+		w.dropped(dropNoMember)
 		return
 	}
 	w.batch.Made += n - 1
@@ -167,7 +174,7 @@ func (w *worker) answer(r reply, head []byte, parts [][]byte) {
 	if frame != nil {
 		parts = append(w.parts[:0], frame)
 	} else if r == replyReset {
-		w.batch.drops[dropNoPort]++
+		w.dropped(dropNoPort)
 		return
 	}
 	w.batch.Answered++

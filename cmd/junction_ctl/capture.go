@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +23,7 @@ import (
 
 func (c *ctl) captureCommand() *cobra.Command {
 	var file string
-	cmd := command("capture NAME|uplink [-w FILE]", "Write the frames of an instance or of the uplink as pcapng, until interrupted", cobra.ExactArgs(1),
+	cmd := command("capture NAME|uplink [-w FILE]", "Write the frames of an instance or of the uplink as pcapng, until interrupted; then say on standard error how many, and how many were lost", cobra.ExactArgs(1),
 		func(ctx context.Context, args []string) error { return c.capture(ctx, args[0], file) })
 	cmd.Flags().StringVarP(&file, "write", "w", "-", "file; -: standard output, as for wireshark -k -i -")
 	return cmd
@@ -50,19 +51,45 @@ func (c *ctl) capture(ctx context.Context, name, file string) (err error) {
 		}
 		id = i.ID
 	}
+	count := captured{Schema: 1}
+	err = c.follow(ctx, "capture", wire.Capture{ID: id}, func(r io.Reader) error { return transcribe(r, out, name, &count) })
+	c.report(count)
+	return err
+}
+
+// captured counts a capture's frames.
+type captured struct {
+	Schema int    `json:"schema"`
+	Frames uint64 `json:"frames"`
+	// Lost frames passed while those before were waiting to be written.
+	Lost uint64 `json:"lost_frames"`
+}
+
+// report says on standard error, for standard output may be the capture, how
+// complete it is.
+func (c *ctl) report(count captured) {
+	if c.json {
+		_ = json.NewEncoder(c.err).Encode(count) // a failure could be told to nobody
+		return
+	}
+	fmt.Fprintf(c.err, "%d frames, %d lost\n", count.Frames, count.Lost)
+}
+
+// follow gives an order beside which goes a pipe, and reads from that until its
+// end or until interrupted.
+func (c *ctl) follow(ctx context.Context, verb string, args any, read func(io.Reader) error) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	err = c.order(ctx, "capture", wire.Capture{ID: id}, new(struct{}), int(w.Fd()))
+	err = c.order(ctx, verb, args, new(struct{}), int(w.Fd()))
 	if err = errors.Join(err, w.Close()); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	err = transcribe(r, out, name)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if err = read(r); errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil // interrupted
 	}
 	return err
@@ -72,7 +99,7 @@ func (c *ctl) capture(ctx context.Context, name, file string) (err error) {
 const maxRecord = 1 << 18
 
 // transcribe turns a capture's records into pcapng, each written at once.
-func transcribe(r io.Reader, w io.Writer, name string) error {
+func transcribe(r io.Reader, w io.Writer, name string, count *captured) error {
 	intf := pcapgo.DefaultNgInterface
 	intf.Name, intf.LinkType = name, layers.LinkTypeEthernet
 	options := pcapgo.DefaultNgWriterOptions
@@ -99,6 +126,8 @@ func transcribe(r io.Reader, w io.Writer, name string) error {
 		if _, err := io.ReadFull(in, frame); err != nil {
 			return err
 		}
+		count.Frames++
+		count.Lost = binary.LittleEndian.Uint64(header[16:])
 		at := time.Unix(0, int64(binary.LittleEndian.Uint64(header)))
 		if err := out.WritePacket(gopacket.CaptureInfo{Timestamp: at, CaptureLength: int(n), Length: int(n)}, frame); err != nil {
 			return err

@@ -16,6 +16,7 @@ func tapRecord(at time.Time, frame []byte) []byte {
 	b := make([]byte, netserver.TapHeader)
 	binary.LittleEndian.PutUint64(b, uint64(at.UnixNano()))
 	binary.LittleEndian.PutUint32(b[8:], uint32(len(frame)))
+	binary.LittleEndian.PutUint64(b[16:], 7)
 	return append(b, frame...)
 }
 
@@ -26,7 +27,9 @@ func TestTranscribe(t *testing.T) {
 	for _, f := range frames {
 		in.Write(tapRecord(at, f))
 	}
-	require.NoError(t, transcribe(&in, &out, "web"))
+	var count captured
+	require.NoError(t, transcribe(&in, &out, "web", &count))
+	require.Equal(t, captured{Frames: 2, Lost: 7}, count)
 	r, err := pcapgo.NewNgReader(&out, pcapgo.DefaultNgReaderOptions)
 	require.NoError(t, err)
 	for _, f := range frames {
@@ -42,7 +45,7 @@ func FuzzTranscribe(f *testing.F) {
 	f.Add(tapRecord(time.Unix(1, 2), nil)[:7])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var out bytes.Buffer
-		_ = transcribe(bytes.NewReader(b), &out, "x")
+		_ = transcribe(bytes.NewReader(b), &out, "x", new(captured))
 		require.LessOrEqual(t, out.Len(), 10*len(b)+1000)
 	})
 }

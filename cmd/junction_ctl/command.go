@@ -22,13 +22,14 @@ import (
 // ctl is what all subcommands share.
 type ctl struct {
 	out    io.Writer
+	err    io.Writer // for what is no result
 	socket string
 	json   bool
 }
 
-// newCommand returns the command, which prints to out.
-func newCommand(out io.Writer) *cobra.Command {
-	c := &ctl{out: out}
+// newCommand returns the command, which prints results to out.
+func newCommand(out, err io.Writer) *cobra.Command {
+	c := &ctl{out: out, err: err}
 	cmd := &cobra.Command{
 		Use: "junction_ctl COMMAND", Short: "Show and steer a running junctiond", Version: version.String(),
 		SilenceErrors: true, SilenceUsage: true, DisableAutoGenTag: true,
@@ -46,6 +47,8 @@ func newCommand(out io.Writer) *cobra.Command {
 		command("upgrade netserver PATH", "Replace the network server by another program, or keep it if that fails", cobra.ExactArgs(2), c.upgrade),
 		c.limitCommand(),
 		c.captureCommand(),
+		c.topCommand(),
+		command("trace N", "Show what becomes of the next N frames: the decision, where they go, and why not", cobra.ExactArgs(1), c.trace),
 		c.execCommand(),
 		c.signalCommand(),
 		c.schedCommand(),

@@ -171,29 +171,51 @@ func (s *session) answer(env *control.Envelope, m wire.Ask) error {
 		}
 		return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, struct{}{})
 	}
-	if m.Verb == "capture" {
-		if err := s.capture(env, m); err != nil {
-			return s.conn.Send(s.ctx, id, &control.Error{Code: uint32(unix.EINVAL), Text: err.Error()})
-		}
-		return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, struct{}{})
+	follow := map[string]func(*control.Envelope, wire.Ask) error{"capture": s.capture, "trace": s.trace}[m.Verb]
+	if follow == nil {
+		return s.conn.Send(s.ctx, id, &control.Error{Text: fmt.Sprintf("unknown request %q", m.Verb)})
 	}
-	return s.conn.Send(s.ctx, id, &control.Error{Text: fmt.Sprintf("unknown request %q", m.Verb)})
+	if err := follow(env, m); err != nil {
+		return s.conn.Send(s.ctx, id, &control.Error{Code: uint32(unix.EINVAL), Text: err.Error()})
+	}
+	return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, struct{}{})
 }
 
 // capture begins to write frames to the file that came with the request.
 func (s *session) capture(env *control.Envelope, m wire.Ask) error {
 	var c wire.Capture
-	if err := json.Unmarshal(m.Args, &c); err != nil {
+	f, err := takeOutput(env, m, &c)
+	if err != nil {
 		return err
 	}
+	return s.server.Capture(c.ID, f)
+}
+
+// trace begins to write what becomes of frames to the file that came with the
+// request.
+func (s *session) trace(env *control.Envelope, m wire.Ask) error {
+	var t wire.Trace
+	f, err := takeOutput(env, m, &t)
+	if err != nil {
+		return err
+	}
+	return s.server.Trace(t.Frames, f)
+}
+
+// takeOutput decodes a request's arguments and takes the file that it is to be
+// written to.
+func takeOutput(env *control.Envelope, m wire.Ask, args any) (*os.File, error) {
+	if err := json.Unmarshal(m.Args, args); err != nil {
+		return nil, err
+	}
 	if len(env.Files) != 1 {
-		return fmt.Errorf("capture: %d files to write to, not one", len(env.Files))
+		return nil, fmt.Errorf("%s: %d files to write to, not one", m.Verb, len(env.Files))
 	}
 	// Non-blocking, so that a reader that does not read holds up nothing.
 	if err := unix.SetNonblock(env.Files[0], true); err != nil {
-		return err
+		return nil, err
 	}
-	f := os.NewFile(uintptr(env.Files[0]), "capture")
+	f := os.NewFile(uintptr(env.Files[0]), m.Verb)
 	env.Files = nil
-	return s.server.Capture(c.ID, f)
+	return f, nil
 }

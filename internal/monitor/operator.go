@@ -108,7 +108,7 @@ func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask, env
 		return m.restart(ctx)
 	case "limit":
 		return m.limit(ctx, a)
-	case "capture":
+	case "capture", "trace":
 		files := env.Files
 		env.Files = nil
 		return m.askServer(ctx, a, files...)

@@ -113,6 +113,12 @@ type Capture struct {
 	ID uint32 `json:"id"`
 }
 
+// Trace asks what becomes of the next frames. Where to write it, as
+// netserver.Server.Trace does, comes beside the message.
+type Trace struct {
+	Frames int `json:"frames"`
+}
+
 // Upgrade names another program for the network server.
 type Upgrade struct {
 	Path string `json:"path"`
