@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -28,8 +29,8 @@ type ctl struct {
 }
 
 // newCommand returns the command, which prints results to out.
-func newCommand(out, err io.Writer) *cobra.Command {
-	c := &ctl{out: out, err: err}
+func newCommand(out io.Writer) *cobra.Command {
+	c := &ctl{out: out, err: os.Stderr}
 	cmd := &cobra.Command{
 		Use: "junction_ctl COMMAND", Short: "Show and steer a running junctiond", Version: version.String(),
 		SilenceErrors: true, SilenceUsage: true, DisableAutoGenTag: true,

@@ -17,7 +17,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	if err := newCommand(os.Stdout, os.Stderr).ExecuteContext(ctx); err != nil {
+	if err := newCommand(os.Stdout).ExecuteContext(ctx); err != nil {
 		code := 1
 		var exit *exitError
 		if errors.As(err, &exit) {
