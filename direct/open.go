@@ -56,7 +56,7 @@ func openBest(ctx context.Context, o Options) (Device, error) {
 }
 
 func openAFXDP(ctx context.Context, o Options) (Device, error) {
-	l, err := acquire(ctx, o)
+	l, err := nic.Take(ctx, o.NIC, o.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func openAFXDP(ctx context.Context, o Options) (Device, error) {
 }
 
 func openTAP(ctx context.Context, o Options, warnings ...string) (Device, error) {
-	l, err := acquire(ctx, o)
+	l, err := nic.Take(ctx, o.NIC, o.Logger)
 	var d *tap.Device
 	switch {
 	case err == nil:
@@ -87,20 +87,4 @@ func openTAP(ctx context.Context, o Options, warnings ...string) (Device, error)
 		return nil, err
 	}
 	return d, nil
-}
-
-// acquire finds a NIC that may be used and takes the lease on it.
-func acquire(ctx context.Context, o Options) (*nic.Link, error) {
-	l, err := nic.Find(o.NIC, o.Logger)
-	if err != nil {
-		return nil, err
-	}
-	if err = l.Usable(); err == nil {
-		err = l.Acquire(ctx)
-	}
-	if err != nil {
-		l.Close()
-		return nil, err
-	}
-	return l, nil
 }

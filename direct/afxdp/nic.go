@@ -98,7 +98,7 @@ func (n *NIC) attachRetry(ctx context.Context, queues int, load Loader) error {
 
 func (n *NIC) detach() {
 	if n.program != nil {
-		n.program.close()
+		_ = n.program.Close()
 		n.program = nil
 	}
 }

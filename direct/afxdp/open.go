@@ -28,7 +28,7 @@ type frameRules struct {
 	partial bool
 	// frags: frames may lie in several chunks.
 	frags bool
-	// stamps: the XDP program puts a Stamp before each frame.
+	// stamps: the XDP program may put a stamp before a frame, not with frags.
 	stamps bool
 	// noChecksum: what frames pass behind the socket does not fill checksums in.
 	noChecksum bool
@@ -86,7 +86,7 @@ func (q *Queue) mapMemory(umem int, g *Geometry, rules frameRules) error {
 	q.t.chunks = chunks{shift: shift, first: uint64(g.RXChunks), kernel: make([]bool, g.TXChunks)}
 	q.r.pending = make([]uint32, 0, g.RXChunks)
 	q.t.free = make([]uint32, 0, g.TXChunks)
-	q.r.partial, q.r.stamps = rules.partial, rules.stamps
+	q.r.partial, q.r.stamps = rules.partial, rules.stamps && !rules.frags
 	q.t.offloads.TXChecksum = g.TXChecksum && !rules.noChecksum
 	q.t.maxFrame = rules.maxFrame
 	if rules.frags {

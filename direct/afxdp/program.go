@@ -69,7 +69,7 @@ func PlainProgram(queues int, frags bool) (*Program, error) {
 		spec.Flags = unix.BPF_F_XDP_HAS_FRAGS
 	}
 	if p.Prog, err = ebpf.NewProgram(spec); err != nil {
-		p.close()
+		_ = p.Close()
 		return nil, nic.Denied(err, "load the XDP program", "CAP_BPF", "CAP_NET_ADMIN")
 	}
 	return p, nil
@@ -100,14 +100,16 @@ func (p *Program) set(queue, fd int) error {
 	return nil
 }
 
-func (p *Program) close() {
+// Close gives the program up. It stays attached as long as something else keeps
+// it so.
+func (p *Program) Close() error {
 	if p.attached != nil {
 		_ = p.attached.Close()
 	}
 	if p.Prog != nil {
 		_ = p.Prog.Close()
 	}
-	_ = p.Sockets.Close()
+	return p.Sockets.Close()
 }
 
 // xdpHolder returns a process that holds the bpf_link on the NIC; 0 if none
@@ -142,7 +144,7 @@ func attachBest(l *nic.Link, queues int, load Loader) (*Program, error) {
 				}
 				return p, nil
 			}
-			p.close()
+			_ = p.Close()
 		}
 		if errors.Is(err, nic.ErrInUse) || errors.Is(err, nic.ErrPermission) {
 			return nil, err

@@ -105,9 +105,6 @@ func (r *receiver) assemble(d unix.XDPDesc, good, more bool) (frame []byte, done
 		r.open, r.bad = true, r.arena == nil
 		r.start = r.end
 		if !r.bad {
-			if good {
-				copy(r.arena[r.end:], r.umem[d.Addr-nic.VnetHdrLen:d.Addr])
-			}
 			r.end += nic.VnetHdrLen
 		}
 	}

@@ -37,7 +37,7 @@ func (q *Queue) recover() error {
 	}
 	if q.r.limbo != nil && q.r.fill.own == q.r.fill.peer {
 		// The kernel has no chunk that it could show a change with.
-		q.awaitKernel()
+		AwaitKernel()
 		q.r.ring.peer = atomic.LoadUint32(q.r.ring.producer)
 		q.r.endLimbo()
 	}
@@ -48,10 +48,10 @@ func (q *Queue) recover() error {
 	return nil
 }
 
-// awaitKernel waits until every packet that the kernel was handling has been
+// AwaitKernel waits until every packet that the kernel was handling has been
 // dealt with: it does so in sections that a grace period of RCU ends, as
-// membarrier(2) waits for one.
-func (q *Queue) awaitKernel() {
+// membarrier(2) waits for one. It takes some 10 ms.
+func AwaitKernel() {
 	const global = 1 // MEMBARRIER_CMD_GLOBAL
 	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
 }

@@ -4,12 +4,29 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// Take finds a NIC that may be used and takes the lease on it.
+func Take(ctx context.Context, name string, logger *slog.Logger) (*Link, error) {
+	l, err := Find(name, logger)
+	if err != nil {
+		return nil, err
+	}
+	if err = l.Usable(); err == nil {
+		err = l.Acquire(ctx)
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
 
 // Acquire makes this process the only holder of the NIC among those that use
 // this package: it binds an abstract Unix socket named after the NIC, which

@@ -1,0 +1,69 @@
+package steer
+
+import (
+	"net"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"junction/direct/steer/egress"
+)
+
+const tcShot, tcRedirect = 2, 7 // linux/pkt_cls.h
+
+// TestInstanceAndProgramAgree: of frames with the instance's own addresses and
+// ports, the program lets through exactly those that egress.ByVF says are for the
+// VF; no other frame passes, whatever it is.
+func TestInstanceAndProgramAgree(t *testing.T) {
+	b := newBench(t, 1)
+	const ifindex = 1 // loopback, which the kernel takes test frames to come from
+	require.NoError(t, b.objects.Outers.Put(uint32(ifindex), [2]uint32{0, owner}))
+	run := func(t require.TestingT, f []byte) uint32 {
+		ret, err := b.objects.Egress.Run(&ebpf.RunOptions{Data: f})
+		require.NoError(t, err)
+		return ret
+	}
+	passed, refused := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		s := spec{
+			dstMAC: rapid.SampledFrom([]net.HardwareAddr{b.peer, b.peer, b.peer, b.mac, {1, 0, 0x5e, 0, 0, 1}}).Draw(t, "to"), srcMAC: b.mac,
+			src: own4, dst: client4, sport: ownPort, dport: 9,
+			proto:    rapid.SampledFrom([]byte{6, 17, 1, 58, 47, 60, 44}).Draw(t, "proto"),
+			fragment: rapid.SampledFrom([]uint16{0, 0, 0, 0x4000, 0x2000, 1}).Draw(t, "fragment"),
+			options:  rapid.IntRange(0, 3).Draw(t, "options") == 0,
+			icmpType: byte(rapid.SampledFrom([]int{0, 128, 133, 135, 136, 137, 138}).Draw(t, "icmp")),
+			ether:    rapid.SampledFrom([]uint16{0, 0, 0, 0, 0x806, 0x8100}).Draw(t, "ether"),
+		}
+		if s.proto != 58 {
+			s.icmpType = 0
+		}
+		shared := rapid.Bool().Draw(t, "shared")
+		if shared {
+			s.src = shared4
+		}
+		if rapid.Bool().Draw(t, "v6") {
+			s.src, s.dst = own6, client6
+			if shared {
+				s.src = shared6
+			}
+		}
+		f := packet(s)
+		f = f[:rapid.SampledFrom([]int{len(f), len(f), len(f), 56, 54}).Draw(t, "length")] // the kernel tests with no less
+		want := uint32(tcShot)
+		if egress.ByVF(f[:min(58, len(f))], [6]byte(b.mac), shared) {
+			want = tcRedirect
+			passed++
+		} else {
+			refused++
+		}
+		require.Equal(t, want, run(t, f), "%x", f)
+		// With one bit of its source changed it is not the sender's own.
+		at := rapid.IntRange(6, 11).Draw(t, "at")
+		f[at] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
+		require.Equal(t, uint32(tcShot), run(t, f))
+	})
+	require.NotZero(t, passed)
+	require.NotZero(t, refused)
+}

@@ -1,0 +1,7 @@
+#!/bin/sh
+# Compiles steer.c; needs clang, llvm-strip and libbpf-dev.
+set -eu
+cd "$(dirname "$0")"
+clang -O2 -g -target bpf -Wall -Werror -I"/usr/include/$(uname -m)-linux-gnu" -c steer.c -o steer.o
+llvm-strip -g steer.o
+sha256sum steer.c >steer.c.sha256

@@ -1,0 +1,302 @@
+package steer
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"junction/direct"
+)
+
+// TestObjectIsOfItsSource: steer.o was compiled from steer.c as it is.
+func TestObjectIsOfItsSource(t *testing.T) {
+	source, err := os.ReadFile("bpf/steer.c")
+	require.NoError(t, err)
+	noted, err := os.ReadFile("bpf/steer.c.sha256")
+	require.NoError(t, err)
+	sum := sha256.Sum256(source)
+	require.Equal(t, hex.EncodeToString(sum[:]), strings.Fields(string(noted))[0], "steer.c has changed: run go generate ./direct/steer")
+}
+
+// TestWhereFramesGo: with all of the owner steered, and with nothing.
+func TestWhereFramesGo(t *testing.T) {
+	b := newBench(t, 2)
+	v, inst := b.newVF(owner)
+	const server, vf = 0, 1
+	broadcast := net.HardwareAddr{255, 255, 255, 255, 255, 255}
+	usual := spec{dstMAC: b.mac, srcMAC: b.peer, src: client4, dst: own4, sport: clientPrt, dport: 9}
+	with := func(change func(*spec)) spec {
+		s := usual
+		change(&s)
+		return s
+	}
+	tag := uint64(0x5a5a0000)
+	for name, c := range map[string]struct {
+		s             spec
+		all, ordinary int // where it goes when all of the owner is steered, and when not
+	}{
+		"dedicated UDP":           {usual, vf, server},
+		"dedicated ICMP":          {with(func(s *spec) { s.proto = unix.IPPROTO_ICMP }), vf, server},
+		"dedicated fragment":      {with(func(s *spec) { s.fragment = 0x2000 }), vf, server},
+		"dedicated options":       {with(func(s *spec) { s.options = true }), vf, server},
+		"dedicated IPv6":          {with(func(s *spec) { s.src, s.dst = client6, own6 }), vf, server},
+		"dedicated IPv6 ext":      {with(func(s *spec) { s.src, s.dst, s.options = client6, own6, true }), vf, server},
+		"neighbour solicitation":  {with(func(s *spec) { s.src, s.dst, s.proto, s.icmpType = client6, own6, 58, 135 }), server, server},
+		"IPv6 echo":               {with(func(s *spec) { s.src, s.dst, s.proto, s.icmpType = client6, own6, 58, 128 }), vf, server},
+		"shared own port UDP":     {with(func(s *spec) { s.dst, s.dport = shared4, ownPort }), vf, server},
+		"shared own port TCP":     {with(func(s *spec) { s.dst, s.dport, s.proto = shared4, ownPort, unix.IPPROTO_TCP }), vf, server},
+		"shared own port IPv6":    {with(func(s *spec) { s.src, s.dst, s.dport = client6, shared6, ownPort }), vf, server},
+		"shared own direct port":  {with(func(s *spec) { s.dst, s.dport = shared4, ownDirect }), vf, vf},
+		"shared other's port":     {with(func(s *spec) { s.dst, s.dport = shared4, othersPort }), server, server},
+		"shared nobody's port":    {with(func(s *spec) { s.dst, s.dport = shared4, 9 }), server, server},
+		"shared fragment":         {with(func(s *spec) { s.dst, s.dport, s.fragment = shared4, ownPort, 0x2000 }), server, server},
+		"shared further fragment": {with(func(s *spec) { s.dst, s.dport, s.fragment = shared4, ownPort, 100 }), server, server},
+		"shared options":          {with(func(s *spec) { s.dst, s.dport, s.options = shared4, ownPort, true }), server, server},
+		"shared IPv6 ext":         {with(func(s *spec) { s.src, s.dst, s.dport, s.options = client6, shared6, ownPort, true }), server, server},
+		"shared ICMP":             {with(func(s *spec) { s.dst, s.proto = shared4, unix.IPPROTO_ICMP }), server, server},
+		"other without VF":        {with(func(s *spec) { s.dst = others4 }), server, server},
+		"nobody's address":        {with(func(s *spec) { s.dst = client4 }), server, server},
+		"ARP":                     {with(func(s *spec) { s.ether = unix.ETH_P_ARP }), server, server},
+		"VLAN":                    {with(func(s *spec) { s.ether = 0x88a8 }), server, server},
+		"unknown protocol":        {with(func(s *spec) { s.ether = 0x88b5 }), server, server},
+		"broadcast":               {with(func(s *spec) { s.dstMAC = broadcast }), server, server},
+		"other station":           {with(func(s *spec) { s.dstMAC = b.peer }), server, server},
+		"own source":              {with(func(s *spec) { s.srcMAC = b.mac }), server, server},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, all := range []bool{true, false} {
+				want, to := c.ordinary, (*VF)(nil)
+				if all {
+					want, to = c.all, v
+				}
+				require.NoError(t, b.Steer(owner, to))
+				tag++
+				c.s.tag = tag
+				f := packet(c.s)
+				b.send(f)
+				a, ok := await(t, soon, tagged(tag), b.server, inst)
+				require.True(t, ok, "the frame is lost")
+				require.Equal(t, want, a.from, "all of the owner: %v", all)
+				require.Equal(t, f, a.frame)
+				_, stamped := direct.Stamp(a.hdr)
+				require.False(t, stamped)
+			}
+		})
+	}
+}
+
+// TestStampsPutSwitchedFramesInOrder: while an owner is switched to and fro under
+// way, each of its frames comes once, on one of the paths, and the stamps are
+// their numbers.
+func TestStampsPutSwitchedFramesInOrder(t *testing.T) {
+	b := newBench(t, 1)
+	v, inst := b.newVF(owner)
+	require.NoError(t, b.Stamp(owner, 3))
+	const frames = 5000
+	window := make(chan struct{}, 200) // within what a veth and the rings hold
+	go func() {
+		for i := range uint64(frames) {
+			window <- struct{}{}
+			_, _ = unix.Write(b.wire, packet(spec{dstMAC: b.mac, srcMAC: b.peer, src: client4, dst: own4, sport: 1, dport: 9, tag: 0x77000000 + i}))
+		}
+	}()
+	numbers, paths, flips := map[uint32]uint64{}, [2]int{}, 0
+	mine := func(f []byte) bool { return len(f) >= 60 && tagOf(f)>>24 == 0x77 }
+	for len(numbers) < frames {
+		a, ok := await(t, soon, mine, b.server, inst)
+		require.True(t, ok, "%d of %d frames came", len(numbers), frames)
+		<-window
+		stamp, ok := direct.Stamp(a.hdr)
+		require.True(t, ok)
+		require.Equal(t, uint32(3), stamp>>24)
+		_, twice := numbers[stamp]
+		require.False(t, twice, "stamp %d", stamp)
+		numbers[stamp] = tagOf(a.frame)
+		paths[a.from]++
+		if len(numbers)%50 == 0 {
+			to := v
+			if flips%2 == 1 {
+				to = nil
+			}
+			flips++
+			require.NoError(t, b.Steer(owner, to))
+		}
+	}
+	for stamp, tag := range numbers {
+		require.Equal(t, tag-0x77000000+1, uint64(stamp&0xffffff))
+	}
+	t.Logf("%d flips, %d frames by the server, %d by the VF", flips, paths[0], paths[1])
+	require.NotZero(t, paths[0])
+	require.NotZero(t, paths[1])
+
+	require.NoError(t, b.Stamp(owner, 0))
+	require.NoError(t, b.Steer(owner, v))
+	b.send(packet(spec{dstMAC: b.mac, srcMAC: b.peer, src: client4, dst: own4, tag: 0x78000000}))
+	a, ok := await(t, soon, tagged(0x78000000), b.server, inst)
+	require.True(t, ok)
+	_, stamped := direct.Stamp(a.hdr)
+	require.False(t, stamped)
+}
+
+// TestEgress: what is the instance's own goes onto the wire, the rest is counted
+// under its name, and nothing gets to the host's stack.
+func TestEgress(t *testing.T) {
+	b := newBench(t, 2)
+	v, inst := b.newVF(owner)
+	mine := spec{dstMAC: b.peer, srcMAC: b.mac, src: own4, dst: client4, sport: 5, dport: 6}
+	with := func(change func(*spec)) spec {
+		s := mine
+		change(&s)
+		return s
+	}
+	tag := uint64(0x60000000)
+	for name, c := range map[string]struct {
+		s    spec
+		drop string
+	}{
+		"dedicated":          {mine, ""},
+		"dedicated IPv6":     {with(func(s *spec) { s.src, s.dst = own6, client6 }), ""},
+		"dedicated ICMP":     {with(func(s *spec) { s.proto = unix.IPPROTO_ICMP }), ""},
+		"dedicated fragment": {with(func(s *spec) { s.fragment = 77 }), ""},
+		"shared port":        {with(func(s *spec) { s.src, s.sport = shared4, ownPort }), ""},
+		"shared port TCP":    {with(func(s *spec) { s.src, s.sport, s.proto = shared4, ownPort, unix.IPPROTO_TCP }), ""},
+		"another's MAC":      {with(func(s *spec) { s.srcMAC = b.peer }), "spoofed_mac"},
+		"another's address":  {with(func(s *spec) { s.src = others4 }), "spoofed_ip"},
+		"nobody's address":   {with(func(s *spec) { s.src = client4 }), "spoofed_ip"},
+		"another's port":     {with(func(s *spec) { s.src, s.sport = shared4, othersPort }), "spoofed_port"},
+		"nobody's port":      {with(func(s *spec) { s.src, s.sport = shared4, 9999 }), "spoofed_port"},
+		"shared fragment":    {with(func(s *spec) { s.src, s.sport, s.fragment = shared4, ownPort, 0x2000 }), "not_direct"},
+		"shared ICMP":        {with(func(s *spec) { s.src, s.proto = shared4, unix.IPPROTO_ICMP }), "not_direct"},
+		"advertisement":      {with(func(s *spec) { s.src, s.dst, s.proto, s.icmpType = own6, client6, 58, 136 }), "not_direct"},
+		"ARP":                {with(func(s *spec) { s.ether = unix.ETH_P_ARP }), "not_direct"},
+		"group":              {with(func(s *spec) { s.dstMAC = net.HardwareAddr{1, 0, 0x5e, 0, 0, 1} }), "not_direct"},
+		"to a local one":     {with(func(s *spec) { s.dstMAC = b.mac }), "not_direct"},
+		"VLAN":               {with(func(s *spec) { s.ether = unix.ETH_P_8021Q }), "not_direct"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before, err := v.Stats()
+			require.NoError(t, err)
+			tag++
+			c.s.tag = tag
+			f := packet(c.s)
+			q := inst.Queues()[0]
+			require.NoError(t, q.Transmit(nil, [][]byte{f}))
+			require.NoError(t, q.Flush())
+			if c.drop == "" {
+				got, ok := b.fromWire(soon, tagged(tag))
+				require.True(t, ok, "the frame is lost")
+				require.Equal(t, f, got)
+			}
+			require.Eventually(t, func() bool {
+				s, err := v.Stats()
+				require.NoError(t, err)
+				if c.drop == "" {
+					return s.Out == before.Out+1 && s.OutBytes == before.OutBytes+uint64(len(f))
+				}
+				return s.Out == before.Out && s.Drops[c.drop] == before.Drops[c.drop]+1
+			}, soon, time.Millisecond)
+		})
+	}
+	_, leaked := b.fromWire(0, func(f []byte) bool { return len(f) >= 60 && tagOf(f)>>24 == 0x60 })
+	require.False(t, leaked, "a frame that was dropped is on the wire")
+}
+
+func TestLimits(t *testing.T) {
+	b := newBench(t, 2)
+	ctx := context.Background()
+	v, _ := b.newVF(owner)
+	_, err := b.NewVF(ctx, owner)
+	require.ErrorIs(t, err, ErrNoVF)
+	w, _ := b.newVF(other)
+	_, err = b.NewVF(ctx, 9)
+	require.ErrorIs(t, err, ErrNoVF)
+	require.ErrorContains(t, err, "--direct-queues")
+	require.ErrorIs(t, b.Steer(owner, w), ErrNoVF)
+	require.ErrorIs(t, b.Stamp(9, 1), ErrNoVF)
+	require.NoError(t, b.Steer(9, nil))
+	require.NoError(t, v.Close())
+	require.NoError(t, v.Close())
+	_, err = b.NewVF(ctx, 0)
+	require.Error(t, err)
+	x, _ := b.newVF(9)
+	require.NoError(t, b.Steer(9, x))
+}
+
+// TestProbe: a frame of the monitor's reaches the instance through the VF.
+func TestProbe(t *testing.T) {
+	b := newBench(t, 1)
+	v, inst := b.newVF(owner)
+	f := packet(spec{dstMAC: b.mac, srcMAC: b.mac, ether: 0x88b5, tag: 0x50000001})
+	require.NoError(t, v.Probe(f))
+	a, ok := await(t, soon, tagged(0x50000001), inst)
+	require.True(t, ok)
+	require.Equal(t, f, a.frame)
+}
+
+// TestNothingIsLeft: VFs come and go; then everything is as it was.
+func TestNothingIsLeft(t *testing.T) {
+	b := newBench(t, 3)
+	v, inst := b.newVF(owner)
+	_ = v.Close()
+	_ = inst.Close()
+	before := holdings(t)
+	for range 30 {
+		v, err := b.NewVF(context.Background(), owner)
+		require.NoError(t, err)
+		d := b.adopt(v.Export())
+		require.NoError(t, b.Steer(owner, v))
+		require.NoError(t, v.Close())
+		require.NoError(t, d.Close())
+	}
+	// The kernel frees some of it a little later. In this thread, whose namespace it is.
+	for end := time.Now().Add(soon); holdings(t) != before && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	require.Equal(t, before, holdings(t))
+}
+
+// holding counts what a process and its network namespace have.
+type holding struct{ links, files, programs int }
+
+func holdings(t testing.TB) (h holding) {
+	t.Helper()
+	links, err := netlink.LinkList()
+	require.NoError(t, err)
+	files, err := os.ReadDir("/proc/self/fd")
+	require.NoError(t, err)
+	h.links, h.files = len(links), len(files)
+	// Others on this machine have programs, too, but none in this namespace.
+	for _, l := range links {
+		if l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached {
+			h.programs++
+		}
+	}
+	return h
+}
+
+// TestSweep: the devices of a monitor that died are deleted by the next.
+func TestSweep(t *testing.T) {
+	b := newBench(t, 1)
+	l := b.nic.Link()
+	_, err := newPair(l, 5, 1500)
+	require.NoError(t, err)
+	before := len(links(t))
+	require.NoError(t, b.sweep())
+	require.Len(t, links(t), before-2)
+}
+
+func links(t testing.TB) []netlink.Link {
+	t.Helper()
+	all, err := netlink.LinkList()
+	require.NoError(t, err)
+	return all
+}
