@@ -21,8 +21,10 @@
 #define AREA_ARCH     152
 #define AREA_PLAIN    160
 #define AREA_TID      168
+#define AREA_OWNER    176
 #define AREA_SCRATCH  2048
 #define AREA_SIZE     0x10000 // area and alternate signal stack, aligned to its size
+#define AREA_MAGIC    0x5f3c91a7 // so that zeros are no owner
 #define AREAS_TOP     0x5600 // upper half of every area's address
 
 // Offsets into linux.PtraceRegs.

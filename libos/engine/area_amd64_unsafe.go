@@ -46,12 +46,17 @@ type area struct {
 	arch     uint64 // of a system call that trapped, linux/audit.h
 	plain    uint64 // 1: plain moves can save and restore the common extended state
 	tid      int32
+	owner    uint64 // areaMagic less the FS base of the program, while it executes
 }
 
 // Areas lie together above all programs, each at the bottom of its thread's
-// alternate signal stack: sigHandler finds its area from the stack pointer, and
-// callEntry tells an area from a program's GS base by the upper half.
+// alternate signal stack: sigHandler finds its area from the stack pointer and
+// tells an area from a program's GS base by the upper half. Trampolines look for
+// the owner, who has the thread's FS base: a program can read the GS base, go on
+// in another thread of this process and write it again.
 const (
+	areaOwner   = 176
+	areaMagic   = 0x5f3c91a7
 	areasTop    = 0x5600
 	areaSize    = 64 << 10
 	areaStack   = 8 << 10 // where the stack starts: after the area and a guard page
@@ -140,6 +145,7 @@ func checkLayout() error {
 		"arch":     {unsafe.Offsetof(a.arch), 152},
 		"plain":    {unsafe.Offsetof(a.plain), 160},
 		"tid":      {unsafe.Offsetof(a.tid), 168},
+		"owner":    {unsafe.Offsetof(a.owner), areaOwner},
 	} {
 		if offsets[0] != offsets[1] {
 			return fmt.Errorf("%s of the thread's area lies at %d, in area.h at %d", field, offsets[0], offsets[1])

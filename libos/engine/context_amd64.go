@@ -161,9 +161,19 @@ func (c *switchContext) calledBySignal(regs *linux.PtraceRegs) uint64 {
 		}
 		return regs.R11
 	}
-	// A single step over the jump of a compare site is one over its syscall.
-	if entry, ok := inTrampoline(regs.Rip); ok && unix.Signal(c.signo) == unix.SIGTRAP && sites.called(uint64(entry)).shape == compare {
-		return leftByCall + uint64(entry)
+	entry, ok := inTrampoline(regs.Rip)
+	if !ok {
+		return leftBySignal
+	}
+	switch unix.Signal(c.signo) {
+	case unix.SIGTRAP: // a single step over the jump of a compare site is one over its syscall
+		if sites.called(uint64(entry)).shape == compare {
+			return leftByCall + uint64(entry)
+		}
+	case unix.SIGSEGV, unix.SIGBUS: // the GS base is the program's own, and there is no memory
+		if c.code > 0 {
+			return leftByCall + uint64(entry)
+		}
 	}
 	return leftBySignal
 }

@@ -36,6 +36,9 @@ func (as *addressSpace) mend(regs *linux.PtraceRegs, info *linux.SignalInfo, ver
 	if sig == unix.SIGSEGV && info.Code == segvPKUErr && as.unpatch(hostarch.Addr(info.Addr())) {
 		return retry
 	}
+	if table := info.Addr(); sig == unix.SIGSEGV && table >= tableLow && table < trampolinesLow && as.unpatch(rip) {
+		return retry // the program denies itself what has no key of its own
+	}
 	if s, ok := as.siteAround(rip); ok {
 		switch {
 		case s.shape == movEAX && rip == s.next-syscallLen:

@@ -86,6 +86,9 @@ TEXT ·enterWindow(SB),NOSPLIT|NOFRAME,$0
 	MOVQ AX, AREA_RIP(R8)
 	MOVQ R_FSBASE(R9), AX
 	WRFSBASEQ AX
+	NEGQ AX
+	ADDQ $AREA_MAGIC, AX
+	MOVQ AX, AREA_OWNER(R8)
 	LEAQ AREA_SCRATCH(R8), SP
 	MOVQ R_EFLAGS(R9), AX
 	TESTL $0x100, AX // TF
@@ -127,28 +130,22 @@ stop:
 TEXT ·enterWindowEnd(SB),NOSPLIT|NOFRAME,$0
 	INT $3
 
-// callEntry is where the trampoline of a patched system call site leads
-// (sites.go): it leaves the program as sigHandler does, by a jump.
+// callEntry is where the trampoline of a patched system call site leads, once
+// it knows that GS is the thread's area (sites.go): it leaves the program as
+// sigHandler does, by a jump.
 //
 // Entered in program mode with R11 the result for enter; that and CX are a
 // system call's to clobber. The flags and the program's stack may not be
-// touched. A signal in here is noted and its handler returns: whoever called
-// enter raises it again.
+// touched. FS is as the program was entered with. A signal in here is noted and
+// its handler returns: whoever called enter raises it again.
 TEXT ·callEntry(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
-	// Is the GS base an area, or one of the program's own?
-	RDGSBASEQ CX
-	BSWAPQ CX
-	MOVL CX, CX
-	LEAQ -0x560000(CX), CX // AREAS_TOP, swapped
-	JCXZQ area
-	JMP  ·foreignGS(SB)
-area:
 	MOVQ SP, AREA_PRSP(GS)
 	MOVQ AREA_SELF(GS), SP
 	LEAQ AREA_SCRATCH(SP), SP
 	PUSHFQ
 	PUSHQ R11
 	MOVB $SELECTOR_ALLOW, AREA_SELECTOR(GS)
+	MOVQ $0, AREA_OWNER(GS)
 	MOVQ AREA_REGS(GS), R11
 	MOVQ R15, R_R15(R11)
 	MOVQ R14, R_R14(R11)
@@ -170,8 +167,6 @@ area:
 	MOVQ DX, R_R11(R11)
 	MOVQ AREA_PRSP(GS), CX
 	MOVQ CX, R_RSP(R11)
-	RDFSBASEQ CX
-	MOVQ CX, R_FSBASE(R11)
 	MOVQ AREA_SELF(GS), R8
 	MOVQ AREA_HOSTFS(R8), AX
 	WRFSBASEQ AX
@@ -230,8 +225,8 @@ noAVX:
 	MOVQ BX, 16(SP) // enter's result
 	RET
 
-// foreignGS marks the end of callEntry. It is executed in program mode when the
-// area cannot be found but by a signal.
+// foreignGS marks the end of callEntry. Trampolines jump to it in program mode
+// when the area cannot be found but by a signal, with R11 as for callEntry.
 TEXT ·foreignGS(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
 	UNDEF
 
@@ -379,6 +374,7 @@ leave:
 	MOVQ AREA_STOP(R8), AX
 	MOVL $0, G_TID(AX)
 	MOVB $SELECTOR_ALLOW, AREA_SELECTOR(R8)
+	MOVQ $0, AREA_OWNER(R8)
 	MOVQ AREA_HOSTFS(R8), AX
 	WRFSBASEQ AX
 	MOVQ AREA_HOSTSP(R8), SP

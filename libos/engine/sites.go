@@ -52,7 +52,7 @@ const (
 	maxSites       = 8192
 	tableLow       = 0x6f06_0000 // see tableAddr
 	trampolinesLow = 0x6ff0_0000
-	trampolineSize = 16
+	trampolineSize = 48
 	sitesEnd       = trampolinesLow + maxSites*trampolineSize
 )
 
@@ -144,15 +144,27 @@ func (site) jump(entry int) [jumpLen]byte {
 	return code
 }
 
-// trampoline is the code of the site's entry, which ends at callEntry's address.
-func (s site) trampoline(entry int, callEntry uintptr) []byte {
+// trampoline is the code of the site's entry, which ends at callEntry's address,
+// or at foreignGS's if GS is not the thread's area. It changes no flag, and
+// nothing but RCX and R11, which are a system call's to change.
+func (s site) trampoline(entry int, callEntry, foreignGS uintptr) []byte {
 	var code []byte
+	jump := func(to uintptr) {
+		end := trampolinesLow + entry*trampolineSize + len(code) + 5
+		code = binary.LittleEndian.AppendUint32(append(code, 0xe9), uint32(int64(to)-int64(end)))
+	}
 	if s.shape != compare {
 		code = binary.LittleEndian.AppendUint32([]byte{0xb8}, uint32(s.operand)) // mov $nr,%eax
 	}
-	code = binary.LittleEndian.AppendUint32(append(code, 0x41, 0xbb), uint32(leftByCall+entry))     // mov $result,%r11d
-	at := trampolinesLow + entry*trampolineSize + len(code) + 5                                     // end of the jump
-	return binary.LittleEndian.AppendUint32(append(code, 0xe9), uint32(int64(callEntry)-int64(at))) // jmp callEntry
+	code = append(code, 0xf3, 0x49, 0x0f, 0xae, 0xc3)                                              // rdfsbase %r11
+	code = binary.LittleEndian.AppendUint32(append(code, 0x65, 0x48, 0x8b, 0x0c, 0x25), areaOwner) // mov %gs:areaOwner,%rcx
+	magic := uint32(areaMagic)
+	code = binary.LittleEndian.AppendUint32(append(code, 0x4a, 0x8d, 0x8c, 0x19), -magic)       // lea -areaMagic(%rcx,%r11),%rcx
+	code = binary.LittleEndian.AppendUint32(append(code, 0x41, 0xbb), uint32(leftByCall+entry)) // mov $result,%r11d
+	code = append(code, 0xe3, 5)                                                                // jrcxz over the jump
+	jump(foreignGS)
+	jump(callEntry)
+	return code
 }
 
 // inTrampoline returns the entry whose trampoline contains the address.

@@ -112,8 +112,8 @@ func TestOnePage(t *testing.T) {
 func TestTrampoline(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, entry := anySite(t), rapid.IntRange(0, maxSites-1).Draw(t, "entry")
-		const target = 0x60123456
-		code := s.trampoline(entry, target)
+		const callEntry, foreignGS = 0x60123456, 0x60120000
+		code := s.trampoline(entry, callEntry, foreignGS)
 		require.LessOrEqual(t, len(code), trampolineSize)
 		addr := uint64(trampolinesLow + entry*trampolineSize)
 		for i := range code {
@@ -127,10 +127,15 @@ func TestTrampoline(t *testing.T) {
 			require.Equal(t, uint32(s.operand), binary.LittleEndian.Uint32(code[1:]))
 			code = code[5:]
 		}
+		code = code[len(code)-18:]
 		require.Equal(t, []byte{0x41, 0xbb}, code[:2])
 		require.Equal(t, uint32(leftByCall+entry), binary.LittleEndian.Uint32(code[2:]))
-		require.Equal(t, byte(0xe9), code[6])
-		require.Equal(t, uint64(target), end+uint64(int64(int32(binary.LittleEndian.Uint32(code[7:])))))
+		require.Equal(t, []byte{0xe3, 5}, code[6:8])
+		for at, target := range map[int]uint64{8: foreignGS, 13: callEntry} {
+			require.Equal(t, byte(0xe9), code[at])
+			next := end - uint64(len(code)-at-5)
+			require.Equal(t, target, next+uint64(int64(int32(binary.LittleEndian.Uint32(code[at+1:])))))
+		}
 	})
 }
 

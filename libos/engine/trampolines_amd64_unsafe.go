@@ -73,7 +73,7 @@ func (t *trampolines) take(s site) (int, bool) {
 	default:
 		return 0, false
 	}
-	copy(t.code[e][:], s.trampoline(e, addrOfCallEntry()))
+	copy(t.code[e][:], s.trampoline(e, addrOfCallEntry(), addrOfForeignGS()))
 	binary.LittleEndian.PutUint64(t.table[tableAddr(e)-tableLow:], uint64(trampolinesLow+e*trampolineSize))
 	t.sites[e], t.users[e], t.entries[s] = s, 1, e
 	return e, true

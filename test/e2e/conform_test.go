@@ -43,8 +43,11 @@ func TestConformance(t *testing.T) {
 			want.killed = false // an instance tells by its exit code
 			for _, engine := range bothEngines {
 				t.Run(engine, func(t *testing.T) {
-					got := conform(t, command(isolated(engine), program, name))
-					deviations[name][engine].check(t, want, got)
+					d := deviations[name][engine]
+					if d != nil && d.hangs {
+						t.Skip("the program may not end, as known: " + d.why)
+					}
+					d.check(t, want, conform(t, command(isolated(engine), program, name)))
 				})
 			}
 		})
@@ -100,6 +103,8 @@ type deviation struct {
 	code    int
 	// varies: what comes out depends on time, or on the machine.
 	varies bool
+	// hangs: the program may not end.
+	hangs bool
 }
 
 // check compares what an instance did with what Linux did. d is nil when they

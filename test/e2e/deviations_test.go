@@ -76,6 +76,8 @@ var deviations = map[string]map[string]*deviation{
 
 	"sysenter":                  {"inproc": {why: "it returns to the lower half of an address, which now and then is the libOS's code", varies: true}},
 	"gs_base_written":           {"systrap": {why: whySystrapGS, code: 139}},
+	"gs_base_written_back":      {"systrap": {why: whySystrapGS, hangs: true}},
+	"gs_bases_of_nothing":       {"systrap": {why: whySystrapGS, code: 139}},
 	"gs_base_written_and_fault": {"systrap": {why: whySystrapGS, code: 139}},
 	"gs_selector_of_data":       {"systrap": {why: whySystrapGS, code: 139}},
 	"step_in_process":           {"systrap": {why: whySystrapTF, varies: true}},

@@ -243,6 +243,84 @@ CASE(gs_base_written_and_fault)
 	puts("came back");
 }
 
+/* What is read from GS is written back later, as by a switch between coroutines:
+ * in whatever thread of the machine this one has come to by then. */
+static unsigned char *gs_site;
+static volatile int gs_wrong;
+
+static void *writes_gs_back(void *unused)
+{
+	unsigned long base;
+
+	for (int i = 0; i < 500; i++) {
+		__asm__ volatile("rdgsbase %0" : "=r"(base));
+		usleep(50);
+		raw(SYS_getppid, 0, 0, 0);
+		__asm__ volatile("wrgsbase %0" ::"r"(base));
+		for (int j = 0; j < 20; j++)
+			if (call_site(gs_site, SYS_getgid, 0, 0, 0) != (long)getgid())
+				gs_wrong = 1;
+	}
+	return 0;
+}
+
+CASE(gs_base_written_back)
+{
+	pthread_t threads[6];
+
+	gs_site = new_site(MOV_EAX, SYS_getgid);
+	warm(gs_site, SYS_getgid);
+	for (int i = 0; i < 6; i++)
+		must(!pthread_create(&threads[i], 0, writes_gs_back, 0), "pthread_create");
+	for (int i = 0; i < 6; i++)
+		pthread_join(threads[i], 0);
+	puts(gs_wrong ? "wrong" : "all right");
+}
+
+/* Bases where there is no memory, or memory of others, and one of zeros. */
+CASE(gs_bases_of_nothing)
+{
+	static char zeros[4096];
+	const unsigned long bases[] = { 8, 0x7000000000, 0x560000000000, 0x560000000001, 0x560012340000, 0x5600ffff0000, (unsigned long)zeros, (unsigned long)zeros + 1 };
+
+	EACH_SHAPE(s) {
+		unsigned char *site = new_site(s, SYS_getgid);
+		int right = 0;
+
+		warm(site, SYS_getgid);
+		for (unsigned i = 0; i < sizeof bases / sizeof *bases; i++)
+			for (int j = 0; j < 50; j++) {
+				__asm__ volatile("wrgsbase %0" ::"r"(bases[i]));
+				right += call_site(site, SYS_getgid, 0, 0, 0) == (long)getgid();
+			}
+		printf("%s: %d right\n", shape_names[s], right);
+	}
+}
+
+/* The FS base set by no call. */
+CASE(fs_base_written_and_calls)
+{
+	static char zeros[4096];
+	unsigned long was, is;
+	int right = 0;
+
+	EACH_SHAPE(s) {
+		unsigned char *site = new_site(s, SYS_getgid);
+
+		warm(site, SYS_getgid);
+		long want = getgid();
+		for (int j = 0; j < 50; j++) {
+			__asm__ volatile("rdfsbase %0" : "=r"(was));
+			__asm__ volatile("wrfsbase %0" ::"r"(j % 2 ? zeros : 0));
+			long got = call_site(site, SYS_getgid, 0, 0, 0);
+			__asm__ volatile("rdfsbase %0" : "=r"(is));
+			__asm__ volatile("wrfsbase %0" ::"r"(was));
+			right += got == want && is == (unsigned long)(j % 2 ? zeros : 0);
+		}
+	}
+	printf("%d right\n", right);
+}
+
 CASE(gs_selector_loaded)
 {
 	unsigned long got;
