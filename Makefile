@@ -13,7 +13,7 @@ NORACE   := junction/libos junction/libos/boundary junction/test/e2e junction/in
 # Static binaries and tests of them; the race detector alone needs cgo.
 export CGO_ENABLED := 0
 
-.PHONY: all deps build run test race e2e stress fuzz bench lint man clean
+.PHONY: all deps build run test race e2e stress stress-ring fuzz bench lint man clean
 
 all: build
 
@@ -40,6 +40,9 @@ e2e: deps ## only the end-to-end tests
 
 stress: deps ## the engines under stress for STRESS
 	JUNCTION_STRESS=$(or $(STRESS),10m) $(GO) test -timeout 3h -v -run 'TestStress$$' ./test/e2e
+
+stress-ring: ## RING messages through rings whose sides sleep and wake at random: none is lost
+	JUNCTION_RING_MESSAGES=$(or $(RING),1000000000) $(GO) test -timeout 3h -v -run 'TestNoLostWakeUp$$' ./ipc
 
 fuzz: ## each fuzz target for FUZZTIME
 	./scripts/fuzz.sh $(or $(FUZZTIME),30s)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,13 +16,19 @@ import (
 )
 
 // roleVariable names the side that a child process takes; it echoes all frames.
+// Or it talks, see talkRole.
 const roleVariable = "JUNCTION_IPC_TEST_ROLE"
 
 // runRole is the child: the End's descriptors are 3, 4 and 5.
 func runRole(role string) int {
-	side, err := strconv.Atoi(role)
-	if err == nil {
-		err = echoProcess(Side(side))
+	var err error
+	if messages, ok := strings.CutPrefix(role, talkRole); ok {
+		err = talkProcess(messages)
+	} else {
+		var side int
+		if side, err = strconv.Atoi(role); err == nil {
+			err = echoProcess(Side(side))
+		}
 	}
 	if err != nil && !errors.Is(err, ErrGone) {
 		fmt.Fprintln(os.Stderr, "child:", err)
@@ -60,10 +67,15 @@ func echoProcess(side Side) error {
 }
 
 func startEcho(t testing.TB, p *Pair, side Side) *exec.Cmd {
+	return startChild(t, p, side, strconv.Itoa(int(side)))
+}
+
+// startChild starts a process with a side's descriptors, in a role.
+func startChild(t testing.TB, p *Pair, side Side, role string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), roleVariable+"="+strconv.Itoa(int(side)))
+	cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	cmd.Stderr = os.Stderr
 	for _, fd := range p.Files(side) {
 		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
