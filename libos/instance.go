@@ -65,6 +65,7 @@ func Boot(opts Options) (*Instance, error) {
 	}
 	tree := openTree(opts)
 	gomaxprocs.SetBase(opts.Kthreads)
+	paceCollector()
 	i := &Instance{opts: opts, engine: choose(&opts)}
 	if len(opts.ReadWrite) > 0 {
 		installAttributeChecks()
