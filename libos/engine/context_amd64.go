@@ -49,6 +49,9 @@ type switchContext struct {
 	// site is the patched one that the program left by last, until the second
 	// instruction of a compare has been executed.
 	site site
+	// returned: the last call was a return from a signal handler, perhaps to the
+	// middle of a patched site.
+	returned bool
 
 	// Numbers of system calls by traps and by patched sites.
 	traps, calls uint64
@@ -80,7 +83,12 @@ func (c *switchContext) Switch(ctx context.Context, mm platform.MemoryManager, a
 // switchHere executes the thread in this process until it is left.
 func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm platform.MemoryManager, ac *arch.Context64) (*linux.SignalInfo, hostarch.AccessType, error) {
 	pointAt(&c.guest, ac)
-	if s := c.takeSite(); s.shape == compare && ac.Regs.Rip == uint64(s.next) {
+	s := c.takeSite()
+	if c.returned {
+		c.returned = false
+		s, _ = as.siteAround(hostarch.Addr(ac.Regs.Rip))
+	}
+	if s.shape == compare && ac.Regs.Rip == uint64(s.next) {
 		s.compared(&ac.Regs.PtraceRegs)
 		if ac.SingleStep() {
 			return &linux.SignalInfo{Signo: int32(unix.SIGTRAP), Code: trapTrace}, hostarch.NoAccess, platform.ErrContextSignal
@@ -108,6 +116,7 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 			c.calls++
 			c.site = sites.called(how - leftByCall)
 			call(&ac.Regs.PtraceRegs, c.site.next)
+			c.returned = ac.Regs.Orig_rax == unix.SYS_RT_SIGRETURN
 			return nil, hostarch.NoAccess, nil
 		}
 		info, err := c.left(ac, how)
@@ -118,6 +127,7 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 		}
 		if err == nil {
 			c.traps++
+			c.returned = ac.Regs.Orig_rax == unix.SYS_RT_SIGRETURN
 			if next := ac.Regs.Rip; as.patches.trapped(next) {
 				as.patch(ctx, mm, hostarch.Addr(next), ac.Regs.Rax)
 			}
@@ -251,6 +261,16 @@ func (c *switchContext) halt() {
 	atomic.StoreUint32(&c.stop, 1)
 	if tid := atomic.LoadInt32(&c.tid); tid != 0 {
 		unix.Tgkill(os.Getpid(), int(tid), unix.Signal(platform.SignalInterrupt))
+	}
+}
+
+// Forget makes up for interrupts that have been seen to otherwise: they do not
+// end the next Switch. The caller is the thread itself, which then has to look
+// whether there is another reason for one. What slot needs is not lost: it has
+// changed the address space before it interrupts, and Switch looks at that.
+func (c *switchContext) Forget() {
+	if atomic.LoadUint32(&c.stop) != 0 {
+		atomic.StoreUint32(&c.stop, 0)
 	}
 }
 

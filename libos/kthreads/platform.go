@@ -62,8 +62,11 @@ func (p *Platform) Inner() platform.Platform { return p.Platform }
 
 // NewContext implements platform.Platform.NewContext.
 func (p *Platform) NewContext(ctx context.Context) platform.Context {
+	inner := p.Platform.NewContext(ctx)
+	f, _ := inner.(forgetter)
 	return &thread{
-		Context:     p.Platform.NewContext(ctx),
+		Context:     inner,
+		forgetter:   f,
 		p:           p,
 		granted:     make(chan struct{}, 1),
 		interrupted: make(chan struct{}, 1),

@@ -109,6 +109,32 @@ func TestSpinnersTakeTurns(t *testing.T) {
 	}
 }
 
+// forgetful is a fakeContext that forgets.
+type forgetful struct{ fakeContext }
+
+func (c *forgetful) Forget() { c.pending.Store(false) }
+
+type forgetfulPlatform struct{ fakePlatform }
+
+func (p *forgetfulPlatform) NewContext(context.Context) platform.Context {
+	return &forgetful{fakeContext{p: &p.fakePlatform, calls: 1}}
+}
+
+// TestForget: an interrupt that was forgotten ends neither the next Switch nor
+// the next wait for a token.
+func TestForget(t *testing.T) {
+	p := Limit(new(forgetfulPlatform), Options{Tokens: 1, Quantum: time.Hour})
+	c := p.NewContext(nil).(*thread)
+	defer c.Release()
+	c.Interrupt()
+	require.Equal(t, platform.ErrContextInterrupt, enter(c), "of an earlier interrupt")
+	c.Interrupt()
+	c.Forget()
+	require.NoError(t, enter(c))
+	c.Interrupt()
+	require.Equal(t, platform.ErrContextInterrupt, enter(c), "a new interrupt")
+}
+
 // TestSleepersMakeRoom: with one token, threads that call and sleep never wait
 // for ever, and nothing is interrupted.
 func TestSleepersMakeRoom(t *testing.T) {

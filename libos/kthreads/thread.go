@@ -25,8 +25,9 @@ const (
 // thread implements platform.Context: one that needs a token to execute.
 type thread struct {
 	platform.Context
-	p     *Platform
-	state atomic.Uint32
+	forgetter forgetter // Context, if it is one
+	p         *Platform
+	state     atomic.Uint32
 
 	// sliceEnd is when others may have the token that the thread got last.
 	sliceEnd time.Duration
@@ -135,6 +136,23 @@ func (t *thread) Interrupt() {
 		case t.interrupted <- struct{}{}:
 		default:
 		}
+	}
+}
+
+// forgetter is a context that can be told that its interrupts up to now have
+// been seen to.
+type forgetter interface{ Forget() }
+
+// Forget takes back interrupts that have been seen to otherwise: they do not end
+// the next Switch. The caller is the thread itself, outside of Switch, which then
+// has to look whether there is another reason for one. To yield, it is not told
+// there.
+func (t *thread) Forget() {
+	if t.pending.Load() {
+		t.pending.Store(false)
+	}
+	if t.forgetter != nil {
+		t.forgetter.Forget()
 	}
 }
 

@@ -60,6 +60,7 @@ func (s *Stats) add(more Stats) { s.Calls, s.Served = s.Calls+more.Calls, s.Serv
 // NewContext implements platform.Platform.NewContext.
 func (p *Platform) NewContext(ctx context.Context) platform.Context {
 	t := &thread{Context: p.Platform.NewContext(ctx), p: p}
+	t.inner, _ = t.Context.(forgetter)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.threads[t] = struct{}{}
@@ -69,11 +70,16 @@ func (p *Platform) NewContext(ctx context.Context) platform.Context {
 // thread implements platform.Context.
 type thread struct {
 	platform.Context
-	p *Platform
+	inner forgetter // Context, if it is one
+	p     *Platform
 	// task is whose thread it is, once it has executed.
 	task  taskFields
 	stats Stats
 }
+
+// forgetter is a context that can be told that the task loop has seen to what
+// it was interrupted for.
+type forgetter interface{ Forget() }
 
 // counts reads the thread's counts from another. The owner writes them without
 // synchronization: a reader sees a count of a moment ago, in one piece as
@@ -100,6 +106,13 @@ func (t *thread) Switch(ctx context.Context, m platform.MemoryManager, ac *arch.
 			return t.Context.Switch(ctx, m, ac, cpu)
 		}
 		t.task = fieldsOf(task)
+	}
+	// Whoever interrupts a task tells the task first and then its thread.
+	if t.inner != nil {
+		t.inner.Forget()
+	}
+	if t.task.interrupted() {
+		return nil, hostarch.NoAccess, platform.ErrContextInterrupt
 	}
 	for {
 		info, at, err := t.Context.Switch(ctx, m, ac, cpu)
