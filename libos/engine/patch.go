@@ -90,6 +90,9 @@ func (as *addressSpace) patch(ctx context.Context, m platform.MemoryManager, nex
 	if t := kernel.TaskFromContext(ctx); t == nil || t.Tracer() != nil {
 		return // a tracer wants to see each instruction
 	}
+	if nr == unix.SYS_RT_SIGRETURN && !copiesHidden {
+		return // unwinders know a signal's frame by the bytes of its return
+	}
 	as.patches.mu.Lock()
 	defer as.patches.mu.Unlock()
 	var code [siteWindow]byte

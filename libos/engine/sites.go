@@ -105,7 +105,6 @@ func (s site) inOnePage() bool { return s.start().RoundDown() == (s.start() + ju
 // findSite tells what kind of site the syscall instruction in the middle of
 // code belongs to. nr is the number that it was called with.
 func findSite(code *[siteWindow]byte, next hostarch.Addr, nr uint64) (site, bool) {
-	const rtSigreturn = 15
 	mid := code[beforeSite : beforeSite+syscallLen]
 	if mid[0] != 0x0f || mid[1] != 0x05 {
 		return site{}, false
@@ -114,10 +113,7 @@ func findSite(code *[siteWindow]byte, next hostarch.Addr, nr uint64) (site, bool
 	switch {
 	case nr != uint64(uint32(imm)) || imm < 0:
 	case bytes.HasPrefix(code[beforeSite-7:], []byte{0x48, 0xc7, 0xc0}):
-		// Unwinders know a signal's frame by the bytes of its return.
-		if nr != rtSigreturn {
-			return site{movRAX, next, imm}, true
-		}
+		return site{movRAX, next, imm}, true
 	case code[beforeSite-5] == 0xb8 && !isPrefix(code[beforeSite-6]) && !isOperand([3]byte(code[beforeSite-8:])):
 		return site{movEAX, next, imm}, true
 	}

@@ -33,7 +33,7 @@ func TestFindSite(t *testing.T) {
 		"mov $39,%rax":          {at([]byte{0x48, 0xc7, 0xc0, 39, 0, 0, 0}, nil), 39, site{movRAX, next, 39}},
 		"cmp $-4095,%rax":       {at(nil, []byte{0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff}), 39, site{compare, next, -4095}},
 		"both":                  {at([]byte{0xc3, 0xb8, 39, 0, 0, 0}, []byte{0x48, 0x3d, 0, 0xf0, 0xff, 0xff}), 39, site{movEAX, next, 39}},
-		"rt_sigreturn":          {at([]byte{0x48, 0xc7, 0xc0, 15, 0, 0, 0}, nil), 15, site{}},
+		"rt_sigreturn":          {at([]byte{0x48, 0xc7, 0xc0, 15, 0, 0, 0}, nil), 15, site{movRAX, next, 15}},
 		"mov $0,%r8d":           {at([]byte{0x41, 0xb8, 0, 0, 0, 0}, nil), 0, site{}},
 		"movl $39,-0x48(%rsp)":  {at([]byte{0xc7, 0x44, 0x24, 0xb8, 39, 0, 0, 0}, nil), 39, site{}},
 		"mov $39,%ax":           {at([]byte{0x66, 0xb8, 39, 0}, nil), 39, site{}},

@@ -21,6 +21,10 @@ var xmask uint64
 // them where state.h expects them.
 var plainMoves uint64
 
+// copiesHidden tells whether the processor has protection keys, by which
+// the kernel makes patched text unreadable.
+var copiesHidden bool
+
 // initExtendedState finds out what the processor offers.
 func initExtendedState() error {
 	// AT_HWCAP2 and its bit, arch/x86/include/uapi/asm/hwcap2.h.
@@ -39,6 +43,7 @@ func initExtendedState() error {
 	if !fs.UseXsaveopt() {
 		return errors.New("this machine has no XSAVEOPT")
 	}
+	copiesHidden = fs.HasFeature(cpuid.X86FeatureOSPKE)
 	xmask = fs.ValidXCR0Mask() & fpu.SupportedXFeatureStates
 	plainMoves = 0
 	if canMovePlainly(fs) {

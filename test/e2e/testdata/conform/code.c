@@ -513,6 +513,28 @@ __attribute__((noinline)) static void raise_it(void)
 	__asm__ volatile("");
 }
 
+static const unsigned char *restorer;
+static int returned_from;
+
+static void see_restorer(int sig)
+{
+	restorer = __builtin_return_address(0);
+	returned_from++;
+}
+
+CASE(reading_the_return_from_a_handler)
+{
+	static const unsigned char usual[] = {0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05};
+
+	signal(SIGUSR1, see_restorer);
+	for (int i = 0; i < 200; i++)
+		raise_it();
+	printf("%d ", !memcmp(restorer, usual, sizeof usual));
+	for (int i = 0; i < 200; i++)
+		raise_it();
+	printf("%d %d\n", !memcmp(restorer, usual, sizeof usual), returned_from);
+}
+
 CASE(unwinding_through_a_handler)
 {
 	signal(SIGUSR1, unwind);
