@@ -47,11 +47,13 @@ type switchContext struct {
 	// inside and outside count its Switches in as.
 	inside, outside uint64
 	// site is the patched one that the program left by last, until the second
-	// instruction of a compare has been executed.
+	// instruction of a compare has been executed; or the last int $0x80.
 	site site
 	// returned: the last call was a return from a signal handler, perhaps to the
 	// middle of a patched site.
 	returned bool
+	// was32 are the registers to give back after a call by int $0x80.
+	was32 registers32
 
 	// Numbers of system calls by traps and by patched sites.
 	traps, calls uint64
@@ -88,11 +90,14 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 		c.returned = false
 		s, _ = as.siteAround(hostarch.Addr(ac.Regs.Rip))
 	}
-	if s.shape == compare && ac.Regs.Rip == uint64(s.next) {
+	switch {
+	case s.shape == compare && ac.Regs.Rip == uint64(s.next):
 		s.compared(&ac.Regs.PtraceRegs)
 		if ac.SingleStep() {
 			return &linux.SignalInfo{Signo: int32(unix.SIGTRAP), Code: trapTrace}, hostarch.NoAccess, platform.ErrContextSignal
 		}
+	case s.shape == int80:
+		c.was32.after32(&ac.Regs.PtraceRegs, s.next)
 	}
 	for {
 		version := as.patches.version.Load()
@@ -121,9 +126,14 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 		}
 		info, err := c.left(ac, how)
 		if err == nil && c.arch == auditArchI386 {
-			// int $0x80: the Sentry has no system calls of 32-bit programs.
-			ac.Regs.Rax = errnoResult(unix.ENOSYS)
-			continue
+			was, ok := call32(&ac.Regs.PtraceRegs)
+			if !ok {
+				ac.Regs.Rax = errnoResult(unix.ENOSYS)
+				continue
+			}
+			c.traps++
+			c.was32, c.site = was, site{shape: int80, next: hostarch.Addr(ac.Regs.Rip)}
+			return nil, hostarch.NoAccess, nil
 		}
 		if err == nil {
 			c.traps++
@@ -193,7 +203,9 @@ func (c *switchContext) calledBySignal(regs *linux.PtraceRegs) uint64 {
 func (c *switchContext) left(ac *arch.Context64, how uint64) (*linux.SignalInfo, error) {
 	sig := unix.Signal(c.signo)
 	if how == leftBySignal && sig == unix.SIGSYS && c.code == sysUserDispatch {
-		call(&ac.Regs.PtraceRegs, hostarch.Addr(ac.Regs.Rip))
+		if c.arch != auditArchI386 { // which changes no register but RAX
+			call(&ac.Regs.PtraceRegs, hostarch.Addr(ac.Regs.Rip))
+		}
 		return nil, nil
 	}
 	if how == leftBySignal {
@@ -288,6 +300,9 @@ func (c *switchContext) Preempt() {
 // PullFullState implements platform.Context.PullFullState.
 func (c *switchContext) PullFullState(_ platform.AddressSpace, ac *arch.Context64) error {
 	if c.stubAS == nil {
+		if c.site.shape == int80 {
+			c.was32.after32(&ac.Regs.PtraceRegs, c.site.next)
+		}
 		return nil
 	}
 	return c.stub.Load().PullFullState(c.stubAS, ac)

@@ -37,6 +37,8 @@ const (
 	// compare is syscall ; cmp $imm32,%rax: two bytes and six, of which seven
 	// are replaced.
 	compare
+	// int80 is int $0x80, which is never replaced.
+	int80
 )
 
 const (

@@ -95,7 +95,9 @@ func (c *switchContext) switchStub(ctx context.Context, as *addressSpace, mm pla
 	if atomic.LoadUint32(&c.stop) != 0 && atomic.SwapUint32(&c.stop, 0) != 0 {
 		return nil, hostarch.NoAccess, platform.ErrContextInterrupt
 	}
-	c.takeSite()
+	if s := c.takeSite(); s.shape == int80 {
+		c.was32.after32(&ac.Regs.PtraceRegs, s.next)
+	}
 	if c.stubAS == nil {
 		stub.FullStateChanged()
 	}

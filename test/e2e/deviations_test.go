@@ -12,7 +12,7 @@ const (
 	whyDetails  = "the Sentry leaves trapno, err and cr2 of signal frames 0 (gvisor.dev/issue/159)"
 	whyPKey     = "the Sentry has no protection keys"
 	whyAMX      = "the Sentry knows no AMX state: it refuses what a processor that has it could grant"
-	whyInt80    = "the Sentry has no 32-bit system calls: int 0x80 answers ENOSYS"
+	whyInt80    = "the Sentry has no 32-bit system calls, and only the in-process engine makes 64-bit ones of those by int 0x80"
 	whyArchGS   = "the Sentry refuses ARCH_SET_GS and ARCH_GET_GS"
 	whyStepCall = "the Sentry does not stop a single step behind a system call, but behind the instruction after it"
 
@@ -51,15 +51,17 @@ const int80Refused = "getpid: 0\ngetppid: 0\nwrite: -38\nbad: -38\nunknown: -38\
 // deviations are the cases of testdata/conform in which an engine differs from
 // Linux, with the reason.
 var deviations = map[string]map[string]*deviation{
-	"file_mappings":    {"inproc": {why: whyBusCode, replace: busCodes}, "systrap": {why: whyBusCode, replace: busCodes}},
-	"memory_details":   {"inproc": {why: whyDetails, replace: details}, "systrap": {why: whyDetails, replace: details}},
-	"protection_keys":  {"inproc": {why: whyPKey, varies: true}, "systrap": {why: whyPKey, varies: true}},
-	"amx_permission":   {"inproc": {why: whyAMX, varies: true}, "systrap": {why: whyAMX, varies: true}},
-	"int80":            {"inproc": {why: whyInt80, instead: int80Refused}, "systrap": {why: whyInt80, instead: int80Refused}},
-	"int80_exit":       {"inproc": {why: whyInt80}, "systrap": {why: whyInt80}},
-	"gs_base":          {"inproc": {why: whyArchGS, instead: noGS}, "systrap": {why: whyArchGS, instead: noGS}},
-	"gs_base_at_start": {"inproc": {why: whyGSShown, varies: true}, "systrap": {why: whySystrapGS, varies: true}},
-	"pkru":             {"inproc": {why: whyPKRU, varies: true}, "systrap": {why: "systrap starts programs with PKRU 0", varies: true}},
+	"file_mappings":     {"inproc": {why: whyBusCode, replace: busCodes}, "systrap": {why: whyBusCode, replace: busCodes}},
+	"memory_details":    {"inproc": {why: whyDetails, replace: details}, "systrap": {why: whyDetails, replace: details}},
+	"protection_keys":   {"inproc": {why: whyPKey, varies: true}, "systrap": {why: whyPKey, varies: true}},
+	"amx_permission":    {"inproc": {why: whyAMX, varies: true}, "systrap": {why: whyAMX, varies: true}},
+	"int80":             {"systrap": {why: whyInt80, instead: int80Refused}},
+	"int80_registers":   {"systrap": {why: whyInt80, varies: true}},
+	"int80_interrupted": {"systrap": {why: whyInt80, varies: true}},
+	"int80_exit":        {"systrap": {why: whyInt80}},
+	"gs_base":           {"inproc": {why: whyArchGS, instead: noGS}, "systrap": {why: whyArchGS, instead: noGS}},
+	"gs_base_at_start":  {"inproc": {why: whyGSShown, varies: true}, "systrap": {why: whySystrapGS, varies: true}},
+	"pkru":              {"inproc": {why: whyPKRU, varies: true}, "systrap": {why: "systrap starts programs with PKRU 0", varies: true}},
 	"single_step": {
 		"inproc":  {why: whyStepCall + "; on the second platform a patched site is one step", varies: true},
 		"systrap": {why: whyStepCall + "; and its patches are stepped through", varies: true},

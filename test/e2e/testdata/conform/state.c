@@ -4,6 +4,7 @@
 #include <asm/prctl.h>
 #include <cpuid.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 
 static ucontext_t seen;
 static struct _libc_fpstate seen_fp;
@@ -443,6 +444,52 @@ CASE(int80)
 	printf("write: %ld\n", int80(4, 1, (long)low, 20));
 	printf("bad: %ld\n", int80(4, -1, (long)low, 20));
 	printf("unknown: %ld\n", int80(9999, 0, 0, 0));
+}
+
+/* All registers but rax; r8 to r11 were not kept by all kernels. */
+CASE(int80_registers)
+{
+	unsigned char *code = text("\xcd\x80\xc3", 3); /* int $0x80; ret */
+	static const long numbers[] = { 20, 64, 199, 9999 };
+	int wrong = 0;
+
+	for (int i = 0; i < 200; i++) {
+		struct state in, out;
+		long want = i % 4 == 0 ? getpid() : i % 4 == 1 ? getppid() : i % 4 == 2 ? (long)getuid() : -ENOSYS;
+
+		fill(&in, i, i % 2 ? DF : 0);
+		in.gpr[RAX] = numbers[i % 4] | (i % 3 ? 0 : 0x500000000);
+		probe(&in, &out, code, vectors());
+		wrong += (long)out.gpr[RAX] != want || in.gpr[RCX] != out.gpr[RCX];
+		memcpy(&out.gpr[R8], &in.gpr[R8], 4 * 8);
+		wrong += !!differs(&in, &out, vectors(), 0);
+	}
+	printf("%d wrong\n", wrong);
+}
+
+static volatile int alarms, alarm_pipe[2];
+
+static void write_once(int sig, siginfo_t *info, void *context)
+{
+	if (++alarms == 5 && write(alarm_pipe[1], "x", 1) != 1)
+		_exit(99);
+}
+
+/* Calls that signals interrupt. */
+CASE(int80_interrupted)
+{
+	static const struct itimerval every = { { 0, 3000 }, { 0, 3000 } };
+	char *low = mmap((void *)0x10000000, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	must(low != MAP_FAILED && !pipe((int *)alarm_pipe), "pipe");
+	for (int restart = 0; restart < 2; restart++) {
+		alarms = 0;
+		on(SIGALRM, write_once, restart ? SA_RESTART : 0);
+		setitimer(ITIMER_REAL, &every, 0);
+		long got = int80(3, alarm_pipe[0] | 0x700000000, (long)low, 1);
+		setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, 0);
+		printf("%s: %ld\n", restart ? "restarted" : "ended", got);
+	}
 }
 
 CASE(int80_exit) { int80(1, 42, 0, 0); }
