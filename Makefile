@@ -4,7 +4,7 @@
 
 GO       ?= go
 BIN      := bin
-COMMANDS := junction_run junctiond netserver junction_ctl junction_bench
+COMMANDS := junction_run junctiond netserver junction_ctl junction_policy junction_bench
 # Packages that boot the Sentry or drive whole programs run without the race
 # detector: the platform's assembly and the detector's memory map exclude each other.
 # The boundary's cannot drop privileges of all threads in a program with cgo.
@@ -66,6 +66,7 @@ man: ## man pages in build/man
 	$(GO) run ./cmd/junction_run/internal/man build/man
 	$(GO) run ./cmd/junctiond man build/man
 	$(GO) run ./cmd/junction_ctl man build/man
+	$(GO) run ./cmd/junction_policy man build/man
 
 clean:
 	rm -rf $(BIN) build

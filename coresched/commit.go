@@ -131,5 +131,6 @@ func (e *Enclave) apply(now Time, t *Txn) {
 	s := &e.m.tasks[t.Task]
 	s.state, s.cpu, s.since = onCPU, t.CPU, now
 	e.m.cpus[t.CPU].running = t.Task
+	e.show(now, t.Task, s)
 	e.m.act(Run, t.CPU, t.Task)
 }

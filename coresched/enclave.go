@@ -7,9 +7,18 @@ import "fmt"
 type EnclaveOptions struct {
 	// QueueLen is how many messages wait for an agent, at least. Default 4096.
 	QueueLen int
+	// Board gets each status word that changes, if it is not nil.
+	Board Board
 	// RunnableTimeout is how long a task may be runnable without a core before
 	// the policy is held to be broken. Default 0: for ever.
 	RunnableTimeout Time
+}
+
+// Board is where an enclave shows its status words to a policy elsewhere.
+type Board interface {
+	// Show replaces t's. allowed is nil for a task that may run on all cores
+	// of its enclave, and not to be kept.
+	Show(t Task, s Status, allowed *CPUSet)
 }
 
 // Enclave is a set of cores, the tasks in it, and at most one policy.
@@ -183,6 +192,18 @@ func (e *Enclave) Status(now Time, t Task) Status {
 		Present: true, Runnable: s.state >= runnable, OnCPU: s.state == onCPU,
 		CPU: s.cpu, Seq: s.seq, Runtime: s.total(now),
 	}
+}
+
+// show puts t's status word on the board.
+func (e *Enclave) show(now Time, t Task, s *taskState) {
+	if e.opts.Board == nil {
+		return
+	}
+	var allowed *CPUSet
+	if s.pinned {
+		allowed = &s.allowed
+	}
+	e.opts.Board.Show(t, e.Status(now, t), allowed)
 }
 
 // Allowed tells whether t may run on core c of the enclave.

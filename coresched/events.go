@@ -102,6 +102,7 @@ func (e *Enclave) leave(now Time, t Task, typ MessageType) error {
 func (e *Enclave) forget(t Task, s *taskState) {
 	s.state, s.enclave = absent, nil
 	e.members--
+	e.show(0, t, s)
 	e.free = append(e.free, t)
 }
 
@@ -184,6 +185,7 @@ func (e *Enclave) message(now Time, typ MessageType, t Task, s *taskState) Messa
 // listens.
 func (e *Enclave) tell(now Time, typ MessageType, t Task, s *taskState) {
 	s.seq = s.seq.next()
+	e.show(now, t, s)
 	if !e.attached {
 		return
 	}

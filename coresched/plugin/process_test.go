@@ -1,0 +1,165 @@
+package plugin
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	cs "junction/coresched"
+	"junction/coresched/policies"
+)
+
+// serveEnv makes the test's program a policy's.
+const serveEnv = "JUNCTION_TEST_POLICY"
+
+func serveForTest() {
+	p, err := policies.New(os.Getenv(serveEnv), nil)
+	if err != nil {
+		panic(err)
+	}
+	Serve(p, Options{})
+}
+
+func startPolicy(t *testing.T, name string, page *Page) *Process {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), serveEnv+"="+name)
+	p, err := Start(cmd, page, os.Stderr)
+	require.NoError(t, err)
+	require.Equal(t, name, p.Traits.Name)
+	return p
+}
+
+func dupFD(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) }
+
+func writable(fd int) error {
+	b, err := unix.Mmap(fd, 0, int(pageSize), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err == nil {
+		_ = unix.Munmap(b)
+	}
+	return err
+}
+
+func (p *plant) attach(t *testing.T, process *Process) *Driver {
+	d, err := process.Attach(p.now, p.e)
+	require.NoError(t, err)
+	return d
+}
+
+func newProcessPlant(t *testing.T) (*plant, *Page) {
+	page, err := NewPage()
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, page.Close()) })
+	return newPlant(t, 4, 400, 60, page, 0), page
+}
+
+func TestProcess(t *testing.T) {
+	for _, name := range []string{"sol", "fifo-percpu", "ias"} {
+		p, page := newProcessPlant(t)
+		process := startPolicy(t, name, page)
+		d := p.attach(t, process)
+		require.NoError(t, p.serve(t, d, nil))
+		require.Equal(t, 400, p.done)
+		require.NoError(t, d.Close(p.now))
+		process.Kill()
+		require.True(t, process.Exited())
+	}
+}
+
+// A policy that is killed leaves its tasks to the host's scheduler, all of
+// them; its successor finds all and goes on.
+func TestKilledPolicy(t *testing.T) {
+	p, page := newProcessPlant(t)
+	process := startPolicy(t, "shinjuku", page)
+	d := p.attach(t, process)
+	require.NoError(t, p.serve(t, d, func() bool { return p.done > 50 }))
+	require.NoError(t, unix.Kill(process.PID(), unix.SIGKILL))
+	for err := error(nil); err == nil; err = d.Wait() {
+		if err = d.Step(p.now); err != nil {
+			break
+		}
+	}
+	p.fallBack(t, d)
+	process.Kill()
+	p.succeed(t, page, "fifo-central")
+}
+
+// A policy that stands still is found out by the watchdog.
+func TestStoppedPolicy(t *testing.T) {
+	p, page := newProcessPlant(t)
+	process := startPolicy(t, "biff", page)
+	d := p.attach(t, process)
+	require.NoError(t, p.serve(t, d, func() bool { return p.done > 50 }))
+	require.NoError(t, unix.Kill(process.PID(), unix.SIGSTOP))
+	for late := false; !late; _, late = p.e.Stalled(p.now) {
+		p.advance(t)
+		require.NoError(t, d.Step(p.now))
+	}
+	p.fallBack(t, d)
+	require.NoError(t, unix.Kill(process.PID(), unix.SIGCONT))
+	process.Kill()
+	p.succeed(t, page, "sol")
+}
+
+func (p *plant) fallBack(t *testing.T, d *Driver) {
+	p.m.Actions()
+	released := 0
+	require.NoError(t, d.Close(p.now))
+	for _, a := range p.m.Actions() {
+		if a.Kind == cs.Release {
+			released++
+		}
+	}
+	require.Equal(t, len(p.left), released)
+	require.False(t, p.anyRunning())
+}
+
+func (p *plant) succeed(t *testing.T, page *Page, name string) {
+	process := startPolicy(t, name, page)
+	defer process.Kill()
+	d := p.attach(t, process)
+	require.NoError(t, p.serve(t, d, nil))
+	require.Equal(t, 400, p.done)
+	require.NoError(t, d.Close(p.now))
+}
+
+// Live replacement: the successor is started first, so that tasks are without
+// a policy only as long as it takes to hand the enclave over.
+func TestReplacement(t *testing.T) {
+	p, page := newProcessPlant(t)
+	process := startPolicy(t, "fifo-central", page)
+	d := p.attach(t, process)
+	for i, name := range []string{"shinjuku", "cfs", "fifo-percpu", "edf"} {
+		require.NoError(t, p.serve(t, d, func() bool { return p.done > 60*(i+1) }))
+		next := startPolicy(t, name, page)
+		from := time.Now()
+		require.NoError(t, d.Close(p.now))
+		d = p.attach(t, next)
+		for !p.anyRunning() {
+			require.NoError(t, d.Step(p.now))
+			if !p.anyRunning() {
+				require.NoError(t, d.Wait())
+			}
+		}
+		t.Logf("%s to %s: blackout %v", process.Traits.Name, name, time.Since(from))
+		process.Kill()
+		process = next
+	}
+	require.NoError(t, p.serve(t, d, nil))
+	require.Equal(t, 400, p.done)
+	require.NoError(t, d.Close(p.now))
+	process.Kill()
+}
+
+func TestStartErrors(t *testing.T) {
+	page, err := NewPage()
+	require.NoError(t, err)
+	defer page.Close()
+	_, err = Start(exec.Command("/nonexistent/policy"), page, nil)
+	require.Error(t, err)
+	_, err = Start(exec.Command("/bin/true"), page, nil)
+	require.Error(t, err)
+}
