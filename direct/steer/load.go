@@ -39,6 +39,7 @@ type setting struct {
 	queues int
 	vfs    int
 	frags  bool
+	maps   map[string]*ebpf.Map // to be used, by name; else new ones are made
 }
 
 // load loads steer.c.
@@ -68,9 +69,11 @@ func load(s setting) (*objects, error) {
 		spec.Programs["steer"].Flags |= unix.BPF_F_XDP_HAS_FRAGS
 	}
 	o := new(objects)
-	err = spec.LoadAndAssign(o, &ebpf.CollectionOptions{
-		MapReplacements: map[string]*ebpf.Map{"junction_addrs": s.tables.Slots, "junction_ports": s.tables.Ports},
-	})
+	maps := map[string]*ebpf.Map{"junction_addrs": s.tables.Slots, "junction_ports": s.tables.Ports}
+	for name, m := range s.maps {
+		maps[name] = m
+	}
+	err = spec.LoadAndAssign(o, &ebpf.CollectionOptions{MapReplacements: maps})
 	return o, nic.Denied(err, "load the steering program", "CAP_BPF", "CAP_NET_ADMIN")
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -31,33 +32,25 @@ func pairName(uplink, slot int) string { return fmt.Sprintf("%s%d.%d", prefix, u
 // queue of the processor it is on.
 func newPair(l *nic.Link, slot, mtu int) (p pair, err error) {
 	name := pairName(l.Attrs().Index, slot)
-	p.innerName, p.outerName = name+"i", name+"o"
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU, attrs.NumRxQueues, attrs.NumTxQueues = p.outerName, mtu, 1, 1
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: p.innerName, PeerMTU: uint32(mtu), PeerNumRxQueues: 1, PeerNumTxQueues: 1}
+	attrs.Name, attrs.MTU, attrs.NumRxQueues, attrs.NumTxQueues = name+"o", mtu, 1, 1
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: name + "i", PeerMTU: uint32(mtu), PeerNumRxQueues: 1, PeerNumTxQueues: 1}
 	if err := l.Netlink.LinkAdd(veth); err != nil {
 		return p, nic.Denied(err, "make the veth pair "+name, "CAP_NET_ADMIN")
 	}
-	for _, end := range []struct {
-		name  string
-		index *int
-	}{{p.outerName, &p.outer}, {p.innerName, &p.inner}} {
-		d, err := l.Netlink.LinkByName(end.name)
-		if err != nil {
-			return p, fmt.Errorf("look up %s: %w", end.name, err)
-		}
-		*end.index = d.Attrs().Index
-		if err := quiet(l, d); err != nil {
-			return p, err
-		}
+	if p, err = findPair(l, slot); err != nil {
+		return p, err
 	}
-	return p, nil
+	return p, errors.Join(quiet(l, p.outerName), quiet(l, p.innerName))
 }
 
 // quiet keeps the host's network stack from using a device.
-func quiet(l *nic.Link, d netlink.Link) error {
-	name := d.Attrs().Name
-	if err := l.Netlink.LinkSetARPOff(d); err != nil {
+func quiet(l *nic.Link, name string) error {
+	d, err := l.Netlink.LinkByName(name)
+	if err == nil {
+		err = l.Netlink.LinkSetARPOff(d)
+	}
+	if err != nil {
 		return fmt.Errorf("set ARP of %s off: %w", name, err)
 	}
 	for path, value := range map[string]string{
@@ -77,11 +70,38 @@ func (p *pair) guard(l *nic.Link, egress *ebpf.Program) error {
 	if err := l.Netlink.QdiscAdd(&netlink.Clsact{QdiscAttrs: attrs}); err != nil {
 		return nic.Denied(err, "make a clsact qdisc on "+p.outerName, "CAP_NET_ADMIN")
 	}
-	filter := &netlink.BpfFilter{
+	return p.filter(l, egress, false)
+}
+
+// filter hangs the egress program on the outer end, with replace in another's
+// place.
+func (p *pair) filter(l *nic.Link, egress *ebpf.Program, replace bool) error {
+	set := l.Netlink.FilterAdd
+	if replace {
+		set = l.Netlink.FilterReplace
+	}
+	err := set(&netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: p.outer, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1},
 		Fd:          egress.FD(), Name: "junction_egress", DirectAction: true,
+	})
+	return nic.Denied(err, "check what "+p.outerName+" sends", "CAP_NET_ADMIN")
+}
+
+// findPair looks the devices of a VF up.
+func findPair(l *nic.Link, slot int) (p pair, err error) {
+	name := pairName(l.Attrs().Index, slot)
+	p.innerName, p.outerName = name+"i", name+"o"
+	for _, end := range []struct {
+		name  string
+		index *int
+	}{{p.outerName, &p.outer}, {p.innerName, &p.inner}} {
+		d, err := l.Netlink.LinkByName(end.name)
+		if err != nil {
+			return p, fmt.Errorf("look up %s: %w", end.name, err)
+		}
+		*end.index = d.Attrs().Index
 	}
-	return nic.Denied(l.Netlink.FilterAdd(filter), "check what "+p.outerName+" sends", "CAP_NET_ADMIN")
+	return p, nil
 }
 
 // attach hangs the program that redirects to the instance's socket on the inner
@@ -121,8 +141,9 @@ func deleteLink(l *nic.Link, index int) error {
 	return nil
 }
 
-// sweep deletes the VFs that a monitor which died has left on this uplink.
-func (u *Uplink) sweep() error {
+// sweepBut deletes the VFs that a monitor which died has left on this uplink, but
+// for some.
+func (u *Uplink) sweepBut(these []*VF) error {
 	l := u.nic.Link()
 	all, err := l.Netlink.LinkList()
 	if err != nil {
@@ -130,11 +151,14 @@ func (u *Uplink) sweep() error {
 	}
 	mine := fmt.Sprintf("%s%d.", prefix, l.Attrs().Index)
 	for _, d := range all {
-		if name := d.Attrs().Name; d.Type() == "veth" && strings.HasPrefix(name, mine) && strings.HasSuffix(name, "o") {
-			l.Warn("deleting %s, which a monitor left that died", name)
-			if err := deleteLink(l, d.Attrs().Index); err != nil {
-				return err
-			}
+		name := d.Attrs().Name
+		if d.Type() != "veth" || !strings.HasPrefix(name, mine) || !strings.HasSuffix(name, "o") ||
+			slices.ContainsFunc(these, func(v *VF) bool { return v != nil && v.pair.outerName == name }) {
+			continue
+		}
+		l.Warn("deleting %s, which a monitor left that died", name)
+		if err := deleteLink(l, d.Attrs().Index); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package steer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -37,6 +38,9 @@ const (
 type Uplink struct {
 	nic     *afxdp.NIC
 	objects *objects
+	tables  *table.Maps
+	// ownsTables: nobody else closes them.
+	ownsTables bool
 
 	mu sync.Mutex
 	// +checklocks:mu
@@ -70,7 +74,7 @@ func Open(ctx context.Context, o Options) (*Uplink, error) {
 	if s.mac == nil {
 		s.mac = l.Attrs().HardwareAddr
 	}
-	u := &Uplink{vfs: make([]*VF, o.VFs)}
+	u := &Uplink{tables: o.Tables, vfs: make([]*VF, o.VFs)}
 	if u.nic, err = afxdp.Take(ctx, l, o.Options, u.loader(s)); err != nil {
 		u.objects.close()
 		return nil, err
@@ -79,7 +83,7 @@ func Open(ctx context.Context, o Options) (*Uplink, error) {
 		_ = u.Close()
 		return nil, err
 	}
-	if err := u.sweep(); err != nil {
+	if err := u.sweepBut(nil); err != nil {
 		_ = u.Close()
 		return nil, err
 	}
@@ -106,9 +110,7 @@ func (u *Uplink) Close() error {
 		_ = unix.Munmap(u.mem)
 		u.mem, u.states = nil, nil
 	}
-	u.objects.close()
-	u.objects = nil
-	return u.nic.Close()
+	return errors.Join(u.dropObjects(), u.nic.Close())
 }
 
 // Stamp has the owner's frames numbered: 1, 2, ... modulo 2^24 in the lower bits

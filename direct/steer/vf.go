@@ -127,8 +127,11 @@ func (u *Uplink) state(slot int) *vfState {
 func (v *VF) Owner() uint32 { return v.owner }
 
 // Export describes the instance's queue for Adopt there, with its files, which
-// stay the VF's.
+// stay the VF's. After a TakeOver there are none: the instance has them.
 func (v *VF) Export() (direct.Export, []int) {
+	if v.sock == nil {
+		return direct.Export{}, nil
+	}
 	e := direct.Export{
 		NIC: v.pair.innerName, Index: v.pair.inner, MAC: v.u.nic.MAC().String(), MTU: v.u.nic.MTU(),
 		Partial: v.u.nic.Link().Virtual(), Stamps: true, Queues: []afxdp.Geometry{v.sock.Geometry},

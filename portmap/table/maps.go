@@ -81,9 +81,19 @@ func LoadMaps(dir string) (*Maps, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("load the pinned portmap: %w", err), slots.Close())
 	}
+	m, err := MapsOf(slots, ports)
+	if err != nil {
+		return nil, fmt.Errorf("the portmap pinned in %s: %w; remove it to begin anew", dir, err)
+	}
+	return m, nil
+}
+
+// MapsOf makes Maps of two maps that CreateMaps made, perhaps in another process.
+// It takes them over, also when it fails. Error: ErrGeometry.
+func MapsOf(slots, ports *ebpf.Map) (*Maps, error) {
 	m := &Maps{Slots: slots, Ports: ports}
 	if err := m.readGeometry(); err != nil {
-		return nil, errors.Join(fmt.Errorf("the portmap pinned in %s: %w; remove it to begin anew", dir, err), m.Close())
+		return nil, errors.Join(err, m.Close())
 	}
 	return m, nil
 }

@@ -1,0 +1,153 @@
+package steer
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"junction/direct"
+	"junction/portmap/table"
+)
+
+// die is the end of the process that has the uplink: files close, devices stay.
+func (b *bench) die() {
+	b.t.Helper()
+	require.NoError(b.t, unix.Munmap(b.mem))
+	b.objects.close()
+	require.NoError(b.t, b.nic.Close())
+	require.NoError(b.t, b.maps.Close())
+	require.NoError(b.t, b.writer.Close())
+}
+
+// kept is what the network server holds.
+func (b *bench) kept() (direct.Export, []int) {
+	b.t.Helper()
+	e, queues := b.Export()
+	text, err := json.Marshal(e) // as it goes from process to process
+	require.NoError(b.t, err)
+	var same direct.Export
+	require.NoError(b.t, json.Unmarshal(text, &same))
+	var files []int
+	for _, f := range append(b.Keep(), queues...) {
+		fd, err := unix.FcntlInt(uintptr(f), unix.F_DUPFD_CLOEXEC, 0)
+		require.NoError(b.t, err)
+		files = append(files, fd)
+	}
+	return same, files
+}
+
+// TestTakeOver: the process with the uplink dies; frames go on to both sides, and
+// its successor steers them, knows the VFs, makes further ones, and leaves nothing
+// at its end.
+func TestTakeOver(t *testing.T) {
+	b := newBench(t, 3)
+	v, inst := b.newVF(owner)
+	require.NoError(t, b.Steer(owner, v))
+	orphan, err := newPair(b.nic.Link(), 2, 1500) // of a VF in the making
+	require.NoError(t, err)
+	tag := uint64(0x30000000)
+	arrives := func(want int, devices ...direct.Device) {
+		t.Helper()
+		tag++
+		b.send(packet(spec{dstMAC: b.mac, srcMAC: b.peer, src: client4, dst: own4, dport: 9, tag: tag}))
+		a, ok := await(t, soon, tagged(tag), devices...)
+		require.True(t, ok, "the frame is lost")
+		require.Equal(t, want, a.from)
+	}
+	leaves := func(d direct.Device) {
+		t.Helper()
+		tag++
+		require.NoError(t, d.Queues()[0].Transmit(nil, [][]byte{packet(spec{dstMAC: b.peer, srcMAC: b.mac, src: own4, dst: client4, tag: tag})}))
+		require.NoError(t, d.Queues()[0].Flush())
+		_, ok := b.fromWire(soon, tagged(tag))
+		require.True(t, ok, "the frame is lost")
+	}
+	const server, vf = 0, 1
+	arrives(vf, b.server, inst)
+	e, kept := b.kept()
+	b.die()
+	arrives(vf, b.server, inst) // nobody is there
+	leaves(inst)
+
+	u, err := TakeOver(context.Background(), Options{}, e, kept)
+	require.NoError(t, err)
+	b.Uplink = u
+	b.maps = u.Tables()
+	b.writer, err = table.NewWriter(u.Tables().Geometry, u.Tables())
+	require.NoError(t, err)
+	w := b.writer
+	t.Cleanup(func() { _ = w.Close() })
+	require.Len(t, u.VFs(), 1)
+	again := u.Of(owner)
+	require.Equal(t, uint32(owner), again.Owner())
+	require.NotContains(t, names(t), orphan.outerName)
+	arrives(vf, b.server, inst)
+	leaves(inst)
+	stats, err := again.Stats()
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, stats.In, uint64(3), "the counters go on")
+	require.NoError(t, u.Steer(owner, nil))
+	arrives(server, b.server, inst)
+	require.NoError(t, u.Stamp(owner, 9))
+	require.NoError(t, u.Steer(owner, again))
+	arrives(vf, b.server, inst)
+
+	second, its := b.newVF(other)
+	require.NoError(t, u.Steer(other, second))
+	require.NoError(t, its.Close())
+	require.NoError(t, u.Close())
+	require.NoError(t, u.Tables().Close(), "closed already, which is no error")
+	for _, name := range names(t) {
+		require.NotContains(t, name, prefix)
+	}
+}
+
+func names(t testing.TB) (all []string) {
+	t.Helper()
+	for _, l := range links(t) {
+		all = append(all, l.Attrs().Name)
+	}
+	return all
+}
+
+// TestTakeOverRefuses what is no uplink, and closes it.
+func TestTakeOverRefuses(t *testing.T) {
+	b := newBench(t, 1)
+	ctx := context.Background()
+	e, kept := b.kept()
+	_, err := TakeOver(ctx, Options{}, e, kept)
+	require.ErrorIs(t, err, direct.ErrInUse, "its holder lives")
+	require.Error(t, closed(kept[0]))
+
+	e, kept = b.kept()
+	b.die()
+	before := holdings(t)
+	for name, files := range map[string][]int{
+		"no files":      nil,
+		"only keep":     kept[:2],
+		"a socket less": kept[:3],
+		"no link":       {kept[2], kept[1], kept[2], kept[3]},
+	} {
+		var dups []int // no subtest: it would run in another thread, in another namespace
+		for _, f := range files {
+			fd, err := unix.FcntlInt(uintptr(f), unix.F_DUPFD_CLOEXEC, 0)
+			require.NoError(t, err)
+			dups = append(dups, fd)
+		}
+		_, err := TakeOver(ctx, Options{}, e, dups)
+		require.Error(t, err, name)
+		require.NotErrorIs(t, err, direct.ErrInUse, name)
+		require.NotErrorIs(t, err, direct.ErrNoNIC, name)
+	}
+	require.Equal(t, before, holdings(t))
+	closeAll(kept)
+}
+
+// closed returns an error if fd is.
+func closed(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err
+}
