@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"junction/direct"
+	"junction/direct/steer"
 	"junction/internal/manpage"
 	"junction/internal/monitor"
 	"junction/internal/monitor/wire"
@@ -37,6 +38,7 @@ type flags struct {
 	mtu                         int
 	hangAfter, spin             time.Duration
 	minPort                     uint16
+	directQueues                int
 	metrics                     string
 	logFormat                   string
 	logLevel                    string
@@ -74,6 +76,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.server, "netserver", "", "network server's program; default: netserver beside junctiond")
 	fs.DurationVar(&f.hangAfter, "hang-after", 0, "how long the network server may give no sign of life; default 250ms")
 	fs.DurationVar(&f.spin, "spin", 0, "how long the network server looks for frames before it sleeps")
+	fs.IntVar(&f.directQueues, "direct-queues", steer.DefaultVFs, "how many instances may be in direct mode at once")
 	fs.Uint16Var(&f.minPort, "min-port", 0, "lowest port that instances may bind")
 	fs.StringVar(&f.metrics, "metrics", "", "address to serve Prometheus metrics at, such as 127.0.0.1:9100; default: nowhere")
 	fs.StringVar(&f.logFormat, "log", "text", "form of messages on standard error: text or json")
@@ -85,7 +88,11 @@ func (f *flags) options() (o monitor.Options, err error) {
 	if f.nic == "" || len(f.shared) == 0 {
 		return o, fmt.Errorf("--nic IF and --addr CIDR are needed; see junctiond --help")
 	}
+	if f.directQueues < 1 || f.directQueues > steer.MaxVFs {
+		return o, fmt.Errorf("--direct-queues %d: 1 to %d are possible", f.directQueues, steer.MaxVFs)
+	}
 	o.Socket, o.HangAfter, o.MinPort, o.Metrics = f.socket, f.hangAfter, f.minPort, f.metrics
+	o.DirectQueues = f.directQueues
 	o.Uplink = wire.Setup{Driver: f.driver, MTU: f.mtu, MAC: f.mac, Spin: f.spin}
 	if o.Uplink.NIC, o.Uplink.Queues, err = direct.ParseNIC(f.nic); err != nil {
 		return o, fmt.Errorf("--nic %q: %w", f.nic, err)

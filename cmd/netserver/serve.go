@@ -10,7 +10,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"junction/direct"
+	"junction/direct/steer"
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
 	"junction/netserver"
@@ -28,7 +31,9 @@ type agent struct {
 	server *netserver.Server
 	failed context.CancelCauseFunc
 
-	viewFile *os.File // of the present monitor
+	uplink   *direct.Export // what the first monitor made; nil: we opened the NIC
+	kept     []int          // the files that came with it, for the next monitor
+	viewFile *os.File       // of the present monitor
 	views    []*table.View
 	present  atomic.Pointer[session]
 }
@@ -91,7 +96,12 @@ func (a *agent) session(ctx context.Context) error {
 
 // open opens the uplink and begins to forward.
 func (a *agent) open(ctx context.Context, setup wire.Setup) (err error) {
-	if a.device, err = openUplink(ctx, setup, a.logger); err != nil {
+	if setup.Uplink != nil {
+		a.device, err = a.adopt(*setup.Uplink)
+	} else {
+		a.device, err = openUplink(ctx, setup, a.logger)
+	}
+	if err != nil {
 		return err
 	}
 	a.server, err = netserver.New(netserver.Options{
@@ -109,6 +119,25 @@ func (a *agent) open(ctx context.Context, setup wire.Setup) (err error) {
 		}
 	}()
 	return nil
+}
+
+// adopt uses the queues that the monitor made. We keep a second descriptor of all:
+// the first ones are the device's.
+func (a *agent) adopt(e direct.Export) (direct.Device, error) {
+	var files []int
+	for _, f := range a.kept[min(len(a.kept), steer.KeepFiles):] {
+		fd, err := unix.FcntlInt(uintptr(f), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			fd = -1 // Adopt says so
+		}
+		files = append(files, fd)
+	}
+	d, err := direct.Adopt(e, files, direct.AdoptOptions{Watch: true})
+	if err != nil {
+		return nil, fmt.Errorf("use the monitor's queues of %s: %w", e.NIC, err)
+	}
+	a.uplink = &e
+	return d, nil
 }
 
 func openUplink(ctx context.Context, s wire.Setup, logger *slog.Logger) (direct.Device, error) {
@@ -150,6 +179,9 @@ func (a *agent) close() (err error) {
 	}
 	if a.viewFile != nil {
 		err = errors.Join(err, a.viewFile.Close())
+	}
+	for _, f := range a.kept {
+		_ = unix.Close(f)
 	}
 	return err
 }

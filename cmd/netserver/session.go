@@ -28,9 +28,10 @@ type session struct {
 // begin says what there is from an earlier monitor, takes the set-up, and says
 // when the uplink is open.
 func (s *session) begin() error {
-	back, files := wire.Back{}, []int(nil)
+	back, files := wire.Back{Adopts: true}, []int(nil)
 	if s.server != nil {
-		back.Attached, files = s.server.Attached(), []int{int(s.viewFile.Fd())}
+		back.Running, back.Attached, back.Uplink = true, s.server.Attached(), s.uplink
+		files = append([]int{int(s.viewFile.Fd())}, s.kept...)
 	}
 	if err := wire.Send(s.ctx, s.conn, 0, wire.TypeBack, back, files...); err != nil {
 		return err
@@ -62,10 +63,13 @@ func (s *session) receiveSetup() (setup wire.Setup, err error) {
 	if err := wire.Decode(&env, wire.TypeSetup, &setup); err != nil {
 		return setup, err
 	}
-	if len(env.Files) != 1 {
-		return setup, fmt.Errorf("%w: set-up with %d descriptors", control.ErrProtocol, len(env.Files))
+	if n := len(env.Files); n == 0 || n > 1 && (setup.Uplink == nil || s.server != nil) {
+		return setup, fmt.Errorf("%w: set-up with %d descriptors", control.ErrProtocol, n)
 	}
 	f := os.NewFile(uintptr(env.Files[0]), "portmap")
+	if s.server == nil {
+		s.kept = env.Files[1:]
+	}
 	env.Files = nil
 	return setup, s.takeView(f)
 }

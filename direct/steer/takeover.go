@@ -34,8 +34,8 @@ func (u *Uplink) Tables() *table.Maps { return u.tables }
 // TakeOver continues an uplink whose Uplink died with its process: e and files
 // (Keep's, then Export's) are what somebody has kept of it. It takes the
 // descriptors over, also when it fails. The program is replaced by this version's;
-// no frame is lost by that. The tables are as the process left them, and Uplink's
-// to close; VFs are as they were: VFs tells of them.
+// no frame is lost by that. The tables are as the process left them: Tables, the
+// caller's to close after the Uplink. VFs are as they were: VFs tells of them.
 func TakeOver(ctx context.Context, o Options, e direct.Export, files []int) (_ *Uplink, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -62,6 +62,7 @@ func TakeOver(ctx context.Context, o Options, e direct.Export, files []int) (_ *
 	if err := errors.Join(u.nic.Replace(), u.recoverVFs()); err != nil {
 		return nil, errors.Join(fmt.Errorf("take %s over: %w", e.NIC, err), u.Close())
 	}
+	u.ownsTables = false
 	return u, nil
 }
 

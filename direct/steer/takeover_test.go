@@ -99,7 +99,7 @@ func TestTakeOver(t *testing.T) {
 	require.NoError(t, u.Steer(other, second))
 	require.NoError(t, its.Close())
 	require.NoError(t, u.Close())
-	require.NoError(t, u.Tables().Close(), "closed already, which is no error")
+	require.NoError(t, u.Tables().Close())
 	for _, name := range names(t) {
 		require.NotContains(t, name, prefix)
 	}

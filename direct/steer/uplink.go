@@ -39,7 +39,7 @@ type Uplink struct {
 	nic     *afxdp.NIC
 	objects *objects
 	tables  *table.Maps
-	// ownsTables: nobody else closes them.
+	// ownsTables: nobody else closes them, while it is taken over.
 	ownsTables bool
 
 	mu sync.Mutex

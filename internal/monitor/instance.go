@@ -88,7 +88,7 @@ func (m *Monitor) join(i *instance, j wire.Join) (*ipc.Pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	if i.rings, err = duplicate(pair.Files(ipc.ServerSide)); err != nil {
+	if i.rings, err = duplicateRings(pair.Files(ipc.ServerSide)); err != nil {
 		return nil, errors.Join(err, pair.Close())
 	}
 	m.mu.Lock()
@@ -116,14 +116,12 @@ func (m *Monitor) lease(i *instance) portmap.Lease {
 	return l
 }
 
-func duplicate(fds [ipc.FilesPerEnd]int) (dups [ipc.FilesPerEnd]int, err error) {
-	for n, fd := range fds {
-		if dups[n], err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
-			closeAll(dups[:n])
-			return dups, fmt.Errorf("duplicate a ring's descriptor: %w", err)
-		}
+func duplicateRings(fds [ipc.FilesPerEnd]int) ([ipc.FilesPerEnd]int, error) {
+	dups, err := duplicate(fds[:])
+	if err != nil {
+		return [ipc.FilesPerEnd]int{}, err
 	}
-	return dups, nil
+	return [ipc.FilesPerEnd]int(dups), nil
 }
 
 // number finds a number that no instance has.
@@ -193,6 +191,7 @@ func (m *Monitor) leave(i *instance) {
 	m.publish()
 	delete(m.instances, i.id)
 	m.server.detach(i.id)
+	m.uplink.left(i.id)
 	closeAll(i.rings[:])
 	_ = os.Remove(m.opts.escrowPath(i.id)) // it may never have been made
 	m.save()

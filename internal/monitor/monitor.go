@@ -39,6 +39,7 @@ type Monitor struct {
 	offences offences
 
 	server  supervisor
+	uplink  uplink
 	open    chan struct{} // closed when the portmap is whole and everybody is served
 	resumed sync.WaitGroup
 }
@@ -54,6 +55,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		open: make(chan struct{}),
 	}
 	m.server.init(m)
+	m.uplink.m = m
 	if err := os.MkdirAll(filepath.Dir(o.Socket), 0o755); err != nil {
 		return err
 	}
@@ -80,6 +82,7 @@ func (m *Monitor) run(ctx context.Context, l *control.Listener, before state) (e
 		if m.table != nil {
 			err = errors.Join(err, m.table.Close())
 		}
+		err = errors.Join(err, m.uplink.close())
 	}()
 	defer m.resumed.Wait()
 	var helpers sync.WaitGroup
@@ -113,7 +116,7 @@ func (m *Monitor) run(ctx context.Context, l *control.Listener, before state) (e
 // the monitor to all.
 func (m *Monitor) begins(ctx context.Context, before state) (err error) {
 	if before.Schema == 0 {
-		err = m.begin(nil)
+		err = m.begin(ctx, nil, nil)
 	} else {
 		err = m.takeOver(ctx, before)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"junction/direct/steer"
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
 )
@@ -25,6 +26,8 @@ type Status struct {
 	Dedicated     []netip.Prefix   `json:"dedicated,omitempty"`
 	Server        ServerStatus     `json:"netserver"`
 	Instances     []InstanceStatus `json:"instances"`
+	// DirectQueues are the instances' own, with their counters.
+	DirectQueues []steer.VFStats `json:"direct_queues"`
 	// Offences counts what peers did that no honest one does.
 	Offences []Offence `json:"offences"`
 }
@@ -133,7 +136,7 @@ func (m *Monitor) Status() Status {
 	s := Status{
 		Schema: 1, PID: os.Getpid(), UptimeSeconds: time.Since(m.start).Seconds(),
 		Shared: m.opts.Shared, Gateways: m.opts.Gateways, Dedicated: m.opts.Dedicated,
-		Server: m.server.status(), Instances: []InstanceStatus{}, Offences: m.offences.list(),
+		Server: m.server.status(), Instances: []InstanceStatus{}, DirectQueues: m.uplink.stats(), Offences: m.offences.list(),
 	}
 	for _, i := range m.instances {
 		s.Instances = append(s.Instances, InstanceStatus{

@@ -19,6 +19,9 @@ type Options struct {
 	Socket string
 	// Uplink is the NIC.
 	Uplink wire.Setup
+	// DirectQueues is how many instances may be in direct mode at once. Default:
+	// steer.DefaultVFs.
+	DirectQueues int
 	// Shared are the shared addresses, with the prefix lengths of their
 	// networks, one at least.
 	Shared []netip.Prefix

@@ -84,7 +84,16 @@ func (s *supervisor) introduce(ctx context.Context, x *session) (ready wire.Read
 		return ready, nil, err
 	}
 	defer view.Close()
-	if err := wire.Send(ctx, x.conn, 0, wire.TypeSetup, s.m.opts.Uplink, int(view.Fd())); err != nil {
+	setup, files := s.m.opts.Uplink, []int{int(view.Fd())}
+	if back.Adopts && !back.Running {
+		var queues []int
+		if setup.Uplink, queues, err = s.m.uplink.forServer(ctx); err != nil {
+			return ready, nil, errors.Join(err, refuseErr(ctx, x.conn, 0, err))
+		}
+		defer closeAll(queues)
+		files = append(files, queues...)
+	}
+	if err := wire.Send(ctx, x.conn, 0, wire.TypeSetup, setup, files...); err != nil {
 		return ready, nil, err
 	}
 	env, err := r.Receive(ctx)
@@ -106,8 +115,8 @@ func (s *supervisor) hearBack(ctx context.Context, r *wire.Receiver) (back wire.
 		return back, err
 	}
 	if len(env.Files) > 0 {
-		s.bring(env.Files[0])
-		env.Files = env.Files[1:]
+		s.bring(back.Uplink, env.Files)
+		env.Files = nil
 	}
 	return back, nil
 }
@@ -157,7 +166,7 @@ func (s *supervisor) attach(i *instance) {
 	if x == nil {
 		return // the next one gets all
 	}
-	rings, err := duplicate(i.rings)
+	rings, err := duplicateRings(i.rings)
 	if err != nil {
 		s.m.opts.Logger.Error("instance not attached", "id", i.id, "error", err)
 		return

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"junction/direct"
 	"junction/internal/monitor/wire"
 )
 
@@ -30,7 +31,7 @@ type supervisor struct {
 	// +checklocks:mu
 	unready chan string // if not nil, told of the next server that ends without having been ready
 
-	views        chan *os.File // from the server of the monitor before
+	views        chan *brought // from the server of the monitor before
 	adoptedEnded chan struct{} // closed when there is none, or no more
 
 	// +checklocks:mu
@@ -59,16 +60,17 @@ type ServerHistory struct {
 
 func (s *supervisor) init(m *Monitor) {
 	s.m, s.readiness, s.program = m, make(chan struct{}), m.opts.Server
-	s.views, s.adoptedEnded = make(chan *os.File, 1), make(chan struct{})
+	s.views, s.adoptedEnded = make(chan *brought, 1), make(chan struct{})
 }
 
-// bring hands over a view that a server brought; only the first one counts.
-func (s *supervisor) bring(fd int) {
-	f := os.NewFile(uintptr(fd), "the view of the monitor before")
+// bring hands over what a server brought, the view and what it has kept of the
+// uplink; only the first one counts.
+func (s *supervisor) bring(uplink *direct.Export, files []int) {
+	b := &brought{os.NewFile(uintptr(files[0]), "the view of the monitor before"), uplink, files[1:]}
 	select {
-	case s.views <- f:
+	case s.views <- b:
 	default:
-		_ = f.Close()
+		b.close()
 	}
 }
 
@@ -204,6 +206,9 @@ func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
 	late.Stop()
 	stop()
 	s.fail(cmd.ProcessState.String())
+	if !s.hadBeenReady() {
+		s.m.uplink.renew()
+	}
 	s.setProcess(process{})
 	s.lost(nil)
 	var exit *exec.ExitError
@@ -211,6 +216,13 @@ func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
 		return cmd.ProcessState.String(), nil
 	}
 	return "", err
+}
+
+// hadBeenReady tells whether the present server has been ready.
+func (s *supervisor) hadBeenReady() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wasReady
 }
 
 // fail tells who waits for it that a server ended before it was ready.

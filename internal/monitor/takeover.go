@@ -28,8 +28,9 @@ const (
 	callTime = 5 * time.Second
 )
 
-// begin makes the portmap, from a predecessor's view if there is one.
-func (m *Monitor) begin(view *table.View) error {
+// begin makes the portmap, from a predecessor's view if there is one, and the
+// table in all its forms; b is what came with the view.
+func (m *Monitor) begin(ctx context.Context, view *table.View, b *brought) error {
 	po, err := m.opts.portmapOptions()
 	if err != nil {
 		return err
@@ -47,7 +48,7 @@ func (m *Monitor) begin(view *table.View) error {
 			return fmt.Errorf("%w: %w", ErrOptions, err)
 		}
 	}
-	if m.table, err = table.NewWriter(m.ports.Geometry(), nil); err != nil {
+	if m.table, err = table.NewWriter(m.ports.Geometry(), m.uplink.begin(ctx, m.ports.Geometry(), b)); err != nil {
 		return err
 	}
 	if view != nil {
@@ -84,9 +85,10 @@ func (m *Monitor) takeOver(ctx context.Context, s state) error {
 	m.mu.Lock()
 	m.last = portmap.Instance(s.Last)
 	m.mu.Unlock()
-	view := m.awaitView(ctx)
-	err := m.begin(view)
+	view, b := m.awaitView(ctx)
+	err := m.begin(ctx, view, b)
 	if view != nil {
+		b.close()
 		err = errors.Join(err, view.Close())
 	}
 	if err != nil {
@@ -108,27 +110,28 @@ func (m *Monitor) takeOver(ctx context.Context, s state) error {
 		m.server.detach(id)
 	}
 	m.publish()
+	m.uplink.orphans(func(id portmap.Instance) bool { return m.instances[id] != nil })
 	return nil
 }
 
-// awaitView waits for the view that the predecessor's server brings; nil if it
-// does not come.
-func (m *Monitor) awaitView(ctx context.Context) *table.View {
+// awaitView waits for the view that the predecessor's server brings, with what
+// else it has kept; nil if it does not come.
+func (m *Monitor) awaitView(ctx context.Context) (*table.View, *brought) {
 	select {
-	case f := <-m.server.views:
-		defer f.Close()
-		v, err := table.OpenView(f)
+	case b := <-m.server.views:
+		v, err := table.OpenView(b.view)
 		if err != nil {
 			m.opts.Logger.Warn("the network server's view is unusable", "error", err)
-			return nil
+			b.close()
+			return nil, nil
 		}
-		return v
+		return v, b
 	case <-m.server.adoptedEnded:
 	case <-time.After(backTime):
 	case <-ctx.Done():
 	}
 	m.opts.Logger.Warn("the network server did not come back: ports are as instances say")
-	return nil
+	return nil, nil
 }
 
 // resume calls an instance and serves it. back is closed when it is known

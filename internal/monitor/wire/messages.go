@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/json"
+	"net"
 	"net/netip"
 	"time"
 
@@ -72,12 +73,31 @@ type Setup struct {
 	MTU    int           `json:"mtu_bytes,omitempty"`
 	MAC    string        `json:"mac,omitempty"`
 	Spin   time.Duration `json:"spin_ns,omitempty"`
+	// Uplink are the queues to use, which the monitor has made. Beside the message
+	// come, after the view, steer.KeepFiles files to hold, then the queues'. Without,
+	// the server opens the NIC itself.
+	Uplink *direct.Export `json:"uplink,omitempty"`
+}
+
+// HardwareAddr is MAC, nil if there is none or it is not one.
+func (s *Setup) HardwareAddr() net.HardwareAddr {
+	mac, err := net.ParseMAC(s.MAC)
+	if err != nil {
+		return nil
+	}
+	return mac
 }
 
 // Back says what a network server has from an earlier monitor: these instances
-// and, beside the message, that one's view of the portmap. A new server has none.
+// and, beside the message, that one's view of the portmap, then the files that came
+// with Setup.Uplink. A new server has none.
 type Back struct {
 	Attached []uint32 `json:"attached,omitempty"`
+	// Adopts: it knows what to do with Setup.Uplink.
+	Adopts bool `json:"adopts,omitempty"`
+	// Running: it has an uplink, this one if the monitor before had made it.
+	Running bool           `json:"running,omitempty"`
+	Uplink  *direct.Export `json:"uplink,omitempty"`
 }
 
 // Ready says that the uplink is open.
