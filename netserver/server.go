@@ -22,6 +22,10 @@ type Options struct {
 	Uplink direct.Device
 	// View says who owns which address and port. It stays the caller's too.
 	View *table.View
+	// Begin is closed when frames from the wire may be taken: once the instances
+	// that there were before are attached, so that what waits for them is not lost.
+	// nil: at once.
+	Begin <-chan struct{}
 	// Spin is how long a worker looks for further frames before it sleeps.
 	Spin time.Duration
 	// Broken is called when an instance broke the protocol of its rings
@@ -106,6 +110,9 @@ func New(o Options) (*Server, error) {
 		w := newWorker(s, nil)
 		s.workers = append(s.workers, w)
 		s.running.Go(func() {
+			if !s.mayBegin() {
+				return
+			}
 			if err := w.serveUplink(q); !errors.Is(err, net.ErrClosed) {
 				select {
 				case s.failed <- err:
@@ -115,6 +122,19 @@ func New(o Options) (*Server, error) {
 		})
 	}
 	return s, nil
+}
+
+// mayBegin waits until frames from the wire may be taken; false: the server closes.
+func (s *Server) mayBegin() bool {
+	if s.opts.Begin == nil {
+		return true
+	}
+	select {
+	case <-s.opts.Begin:
+		return true
+	case <-s.closing:
+		return false
+	}
 }
 
 // SetView replaces the view, after a change of monitors. The one before must

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,6 +31,8 @@ type agent struct {
 	device direct.Device
 	server *netserver.Server
 	failed context.CancelCauseFunc
+	begun  chan struct{} // closed when all instances are attached
+	begin  sync.Once
 
 	uplink   *direct.Export // what the first monitor made; nil: we opened the NIC
 	kept     []int          // the files that came with it, for the next monitor
@@ -43,7 +46,7 @@ type agent struct {
 func serve(ctx context.Context, socket string, logger *slog.Logger) (err error) {
 	ctx, failed := context.WithCancelCause(ctx)
 	defer failed(nil)
-	a := &agent{socket: socket, logger: logger, failed: failed}
+	a := &agent{socket: socket, logger: logger, failed: failed, begun: make(chan struct{})}
 	defer func() { err = errors.Join(err, a.close()) }()
 	for wait := firstWait; ; wait = min(2*wait, longestWait) {
 		err := a.session(ctx)
@@ -105,7 +108,7 @@ func (a *agent) open(ctx context.Context, setup wire.Setup) (err error) {
 		return err
 	}
 	a.server, err = netserver.New(netserver.Options{
-		Uplink: a.device, View: a.views[0], Spin: setup.Spin, Logger: a.logger,
+		Uplink: a.device, View: a.views[0], Begin: a.begun, Spin: setup.Spin, Logger: a.logger,
 		Broken: func(id uint32, err error) { a.present.Load().broken(id, err) },
 	})
 	if err != nil {

@@ -93,6 +93,9 @@ func (s *session) order(env *control.Envelope) error {
 	switch env.Message.Type() {
 	case wire.TypePing:
 		return wire.Send(s.ctx, s.conn, env.ID, wire.TypePong, wire.Pong{Stuck: s.beats.stuck(s.server.Beats())})
+	case wire.TypeBegin:
+		s.agent.begin.Do(func() { close(s.begun) })
+		return nil
 	case wire.TypeAttach:
 		var m wire.Attach
 		if err := wire.Decode(env, wire.TypeAttach, &m); err != nil {

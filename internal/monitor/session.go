@@ -149,6 +149,7 @@ func (m *Monitor) adopt(x *session, ready wire.Ready, had []uint32) {
 	for _, i := range m.instances {
 		m.server.attach(i)
 	}
+	x.order(order{kind: wire.TypeBegin, value: wire.Begin{}})
 }
 
 // awaited tells whether an instance may still come back.

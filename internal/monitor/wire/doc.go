@@ -10,6 +10,7 @@
 //	          ← Ask              → Answer, or control.Error
 //	server    → Back             ← Setup, with the portmap's view   → Ready
 //	          ← Attach, then control.Rings for the server's side
+//	          ← Begin
 //	          ← Detach
 //	          ← Ping             → Pong
 //	          ← Ask              → Answer
@@ -59,6 +60,7 @@ const (
 	TypeEscrow
 	TypeRejoin
 	TypeBack
+	TypeBegin
 )
 
 // SocketPath is where the monitor listens unless told otherwise: the

@@ -107,6 +107,10 @@ type Ready struct {
 	Offloads direct.Offloads `json:"offloads"`
 }
 
+// Begin has a new server take frames from the wire: what is attached before it,
+// its predecessor had too.
+type Begin struct{}
+
 // Attach and Detach begin and end an instance's service.
 type (
 	Attach struct {
