@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
   # servers and clients that the tests run
-  redis-server redis-tools memcached nginx-light iperf3 wrk curl wget python3
+  redis-server redis-tools memcached nginx-light iperf3 netpipe-tcp wrk curl wget python3
   nodejs openjdk-17-jdk-headless
   # programs that the tests run in instances
   git openssl perl postgresql procps ripgrep sqlite3 tmux vim zstd diffutils

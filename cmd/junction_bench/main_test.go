@@ -17,6 +17,9 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{[]string{"--help"}, 0},
 		{[]string{"run", "--help"}, 0},
+		{[]string{"server", "--help"}, 0},
+		{[]string{"server", "--only", "nosuchcase"}, exitUsage},
+		{[]string{"server", "--junction-run", missing}, exitFailed},
 		{[]string{"run", "--frobnicate"}, exitUsage},
 		{[]string{"run", "extra"}, exitUsage},
 		{[]string{"run", "--only", "nosuchcase"}, exitUsage},

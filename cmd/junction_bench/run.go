@@ -25,6 +25,25 @@ All of them take some 10 minutes, with --quick less than 2. Keep the machine qui
 	})
 }
 
+func serverCommand() *cobra.Command {
+	cmd := measureCommand(bench.Server, new(bench.Options), &cobra.Command{
+		Use:   "server",
+		Short: "Measure server mode beside direct mode and native, and its rings",
+		Long: `Server measures instances behind a network server beside instances with NIC
+queues of their own and native programs, in alternating rounds on one veth, and
+the packet rings alone. junctiond and netserver lie beside junction_run.
+netserver_cpu_us_per_frame is the CPU time of monitor and network server by the
+frames that the latter took in.
+Cases: ` + strings.Join(bench.Server.Names(), ", ") + `.
+All of them take some 25 minutes, with --quick less than 2. Nobody is pinned to
+a CPU, for more take part than a server and a client. Keep the machine quiet.`,
+	})
+	// No case runs it.
+	_ = cmd.Flags().Set("runsc", "none")
+	_ = cmd.Flags().MarkHidden("runsc")
+	return cmd
+}
+
 func microCommand() *cobra.Command {
 	o := new(bench.Options)
 	cmd := measureCommand(bench.Micro, o, &cobra.Command{

@@ -35,6 +35,7 @@ type benchmark struct {
 	name, about string
 	systems     []System
 	run         func(context.Context, *runner) error
+	bases       []string // what tables compare with; nil: native and runsc
 }
 
 // runner runs the rounds of one case.
@@ -46,19 +47,24 @@ type runner struct {
 	dir     string // for files, removed in the end
 	server  int    // CPU of servers, or -1
 	client  int    // CPU of clients, or -1
+	costs   []frameCost
 }
 
 // Suite is a set of cases.
 type Suite struct {
 	benchmarks func(Options) []benchmark
+	// anyCPU: more take part than a server and a client, so nobody is pinned.
+	anyCPU bool
 }
 
 // The suites.
 var (
 	// Network measures servers, clients and whole instances.
-	Network = Suite{networkBenchmarks}
+	Network = Suite{benchmarks: networkBenchmarks}
 	// Micro measures operations of the kernel, and computing, without a NIC.
-	Micro = Suite{microBenchmarks}
+	Micro = Suite{benchmarks: microBenchmarks}
+	// Server measures server mode beside direct mode and native, and its rings.
+	Server = Suite{benchmarks: serverBenchmarks, anyCPU: true}
 )
 
 // Names returns the names of the suite's cases.
@@ -77,10 +83,10 @@ func microBenchmarks(o Options) []benchmark {
 		systems = append(systems, Runsc{o.Runsc})
 	}
 	all := []benchmark{{"micro", "what one operation costs; handoff: one thread wakes another and sleeps; switch: the same with everything on one CPU",
-		append(systems, microSystrap(o), microInproc(o)), runMicro}}
+		append(systems, microSystrap(o), microInproc(o)), runMicro, nil}}
 	for _, l := range languages {
 		all = append(all, benchmark{"nbody-" + l.name, "computing without system calls, in " + l.name + ", all at the same time on one CPU",
-			[]System{Native{}, microInproc(o)}, runNbody(l)})
+			[]System{Native{}, microInproc(o)}, runNbody(l), nil})
 	}
 	return all
 }
@@ -98,11 +104,11 @@ func networkBenchmarks(o Options) []benchmark {
 	with := func(more ...System) []System { return append(base[:len(base):len(base)], more...) }
 	afxdp, spinning, tap := ours("afxdp", 0), ours("afxdp", Spin), ours("tap", 0)
 	return []benchmark{
-		{"startup", "time from exec to the program's first system call, and to the end of /bin/true", with(ours("", 0), afxdp, systrap("", 0), systrap("afxdp", 0)), runStartup},
-		{"memory", "an idle program with its instance: all processes, one instance and each of several", with(ours("", 0), afxdp, systrap("", 0), systrap("afxdp", 0)), runMemory},
-		{"redis", "redis-server, redis-benchmark with 1 and 50 connections, and 50 pipelining 16 requests", with(afxdp, spinning, tap, systrap("afxdp", 0), systrap("afxdp", Spin)), runRedis},
-		{"udp", "round trip of 64-byte datagrams, one at a time, blocking client", with(NativeSpin{}, afxdp, spinning, tap, systrap("afxdp", 0), systrap("afxdp", Spin)), runUDP},
-		{"bulk", "one TCP connection of iperf3, to the server and from it", with(afxdp, tap, systrap("afxdp", 0), systrap("tap", 0)), runBulk},
+		{"startup", "time from exec to the program's first system call, and to the end of /bin/true", with(ours("", 0), afxdp, systrap("", 0), systrap("afxdp", 0)), runStartup, nil},
+		{"memory", "an idle program with its instance: all processes, one instance and each of several", with(ours("", 0), afxdp, systrap("", 0), systrap("afxdp", 0)), runMemory, nil},
+		{"redis", "redis-server, redis-benchmark with 1 and 50 connections, and 50 pipelining 16 requests", with(afxdp, spinning, tap, systrap("afxdp", 0), systrap("afxdp", Spin)), runRedis, nil},
+		{"udp", "round trip of 64-byte datagrams, one at a time, blocking client", with(NativeSpin{}, afxdp, spinning, tap, systrap("afxdp", 0), systrap("afxdp", Spin)), runUDP, nil},
+		{"bulk", "one TCP connection of iperf3, to the server and from it", with(afxdp, tap, systrap("afxdp", 0), systrap("tap", 0)), runBulk, nil},
 	}
 }
 
@@ -120,6 +126,7 @@ func (o *Options) setDefaults() {
 // case is reported in it and does not end the run.
 func (s Suite) Run(ctx context.Context, o Options) (*Report, error) {
 	o.setDefaults()
+	o.NoPin = o.NoPin || s.anyCPU
 	machine, err := describeMachine()
 	if err != nil {
 		return nil, err
@@ -154,6 +161,9 @@ func runCase(ctx context.Context, o Options, c *Case, b benchmark, cpus pinning)
 		return err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
+	if b.bases != nil {
+		c.Bases = b.bases
+	}
 	r := &runner{o: o, c: c, systems: b.systems, lab: l, dir: dir, server: cpus.server, client: cpus.client}
 	if err := b.run(ctx, r); err != nil {
 		return err
@@ -181,6 +191,7 @@ func (r *runner) rounds(ctx context.Context, sample func(context.Context, System
 				r.c.fail(sys, err)
 			}
 		}
+		r.addCosts()
 	}
 	return nil
 }
@@ -206,7 +217,7 @@ func (r *runner) serve(ctx context.Context, sys System, p Program, probe probe, 
 	if err := s.ready(ctx, probe); err != nil {
 		return err
 	}
-	if err := use(s); err != nil {
+	if err := r.countingFrames(ctx, s, use); err != nil {
 		return s.explain(err)
 	}
 	if err := s.stop(ctx); err != nil {
@@ -214,6 +225,51 @@ func (r *runner) serve(ctx context.Context, sys System, p Program, probe probe, 
 	}
 	r.c.Modes[sys.Name()], err = s.mode()
 	return err
+}
+
+// countingFrames has use measure the server, and measures what a frame costs the
+// network server, if there is one.
+func (r *runner) countingFrames(ctx context.Context, s *server, use func(*server) error) error {
+	d := s.plan.daemon
+	if d == nil {
+		return use(s)
+	}
+	cpu, frames, err := d.usage(ctx)
+	if err != nil {
+		return err
+	}
+	if err := use(s); err != nil {
+		return err
+	}
+	after, now, err := d.usage(ctx)
+	if err == nil && now > frames {
+		r.costs = append(r.costs, frameCost{s.system.Name(), after - cpu, now - frames})
+	}
+	return err
+}
+
+// frameCost is what frames have cost the network server.
+type frameCost struct {
+	system string
+	cpu    time.Duration
+	frames uint64
+}
+
+// addCosts adds what a frame has cost in this round, over all its servers.
+func (r *runner) addCosts() {
+	for _, system := range r.systems {
+		var sum frameCost
+		for _, c := range r.costs {
+			if c.system == system.Name() {
+				sum.cpu += c.cpu
+				sum.frames += c.frames
+			}
+		}
+		if sum.frames > 0 {
+			r.c.add(system.Name(), "netserver_cpu_us_per_frame", Lower, float64(sum.cpu)/1e3/float64(sum.frames))
+		}
+	}
+	r.costs = nil
 }
 
 // probeTCP says whether the server accepts connections on a port.
@@ -229,6 +285,15 @@ func probeTCP(l *lab.Lab, port int) probe {
 	}
 }
 
+// peerOutput runs a client under the server's own system and returns what it printed.
+func (r *runner) peerOutput(ctx context.Context, s *server, argv ...string) ([]byte, error) {
+	if s.plan.peer == nil {
+		return r.clientOutput(ctx, argv...)
+	}
+	ns, argv := s.plan.peer(argv)
+	return outputOf(ns.Command(ctx, argv[0], argv[1:]...), argv)
+}
+
 // clientOutput runs a client and returns what it printed.
 func (r *runner) clientOutput(ctx context.Context, argv ...string) ([]byte, error) {
 	return clientOutput(ctx, r.lab, r.client, argv...)
@@ -236,7 +301,11 @@ func (r *runner) clientOutput(ctx context.Context, argv ...string) ([]byte, erro
 
 func clientOutput(ctx context.Context, l *lab.Lab, cpu int, argv ...string) ([]byte, error) {
 	argv = pinned(argv, cpu)
-	out, err := l.Client.Command(ctx, argv[0], argv[1:]...).Output()
+	return outputOf(l.Client.Command(ctx, argv[0], argv[1:]...), argv)
+}
+
+func outputOf(c *lab.Cmd, argv []string) ([]byte, error) {
+	out, err := c.Output()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w%s", strings.Join(argv, " "), err, diagnosis(err))
 	}

@@ -88,8 +88,8 @@ func TestReportRatios(t *testing.T) {
 	require.Equal(t, 400.0, ours.Median)
 	require.InDelta(t, 0.4, ours.Ratios["native"], 1e-9)
 	require.InDelta(t, 4, ours.Ratios["runsc"], 1e-9)
-	require.InDelta(t, 0.4, rate.gain(ours), 1e-9)
-	require.InDelta(t, 0.4, cpu.gain(cpu.series("junction-afxdp")), 1e-9, "more CPU time is worse")
+	require.InDelta(t, 0.4, rate.gain(ours, "native"), 1e-9)
+	require.InDelta(t, 0.4, cpu.gain(cpu.series("junction-afxdp"), "native"), 1e-9, "more CPU time is worse")
 	require.Nil(t, rate.series("junction-tap"))
 	require.Empty(t, r.Cases[0].Metrics[2].series("runsc").Ratios, "nothing has a ratio to 0")
 }

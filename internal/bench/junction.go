@@ -84,6 +84,8 @@ func (d *junctionDevice) describe() []string {
 	return slices.DeleteFunc(words, func(w string) bool { return w == "" })
 }
 
+func (d *junctionDevice) String() string { return strings.Join(d.describe(), ", ") }
+
 var errNoStats = errors.New("junction_run printed no statistics")
 
 // mode finds the statistics in what junction_run and its program printed.

@@ -28,7 +28,7 @@ func TestRatiosArePaired(t *testing.T) {
 		c.finish()
 		m := c.Metrics[0]
 		require.InEpsilon(t, want, m.series("inproc").Ratios["native"], 1e-9)
-		require.InEpsilon(t, 1/want, m.gain(m.series("inproc")), 1e-9)
+		require.InEpsilon(t, 1/want, m.gain(m.series("inproc"), "native"), 1e-9)
 	})
 }
 

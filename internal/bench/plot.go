@@ -14,7 +14,7 @@ import (
 	_ "gonum.org/v1/plot/vg/vgimg" // the PNG format
 )
 
-var errNothingToPlot = errors.New("plot: no metric has a native value to compare with")
+var errNothingToPlot = errors.New("plot: no metric has a value of native, or of what stands for it, to compare with")
 
 // colours tell systems apart, also for those who see colours differently
 // (Okabe and Ito's palette).
@@ -31,6 +31,7 @@ var shapes = []draw.GlyphDrawer{draw.CircleGlyph{}, draw.PyramidGlyph{}, draw.Bo
 type row struct {
 	label  string
 	metric *Metric
+	base   string // what is 1
 }
 
 // WritePlot writes the ratios to native as a PNG picture: a row for each metric,
@@ -42,7 +43,7 @@ func (r *Report) WritePlot(path string) error {
 	}
 	p := plot.New()
 	p.Title.Text = fmt.Sprintf("%s, %d CPUs, Linux %s", r.Machine.CPU, r.Machine.CPUs, r.Machine.Kernel)
-	p.X.Label.Text = "times better than native (log scale; right of 1 is better)"
+	p.X.Label.Text = "times better than native, or than what the label says (log scale; right of 1 is better)"
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, logTicks{}
 	p.Legend.Top = true
 	p.Add(plotter.NewGrid())
@@ -63,14 +64,18 @@ func (r *Report) WritePlot(path string) error {
 	return nil
 }
 
-// rows lists what can be compared with native, the last case first, for the
+// rows lists what can be compared with native, or what stands for it, the last case first, for the
 // picture's rows go upwards.
 func (r *Report) rows() []row {
 	var rows []row
 	for _, c := range r.Cases {
 		for _, m := range c.Metrics {
-			if native := m.series(Native{}.Name()); native != nil && native.Median > 0 && len(m.Systems) > 1 {
-				rows = append(rows, row{c.Name + " " + m.Name, m})
+			base, label := c.Bases[0], c.Name+" "+m.Name
+			if base != (Native{}).Name() {
+				label += " by " + base
+			}
+			if s := m.series(base); s != nil && s.Median > 0 && len(m.Systems) > 1 {
+				rows = append(rows, row{label, m, base})
 			}
 		}
 	}
@@ -84,7 +89,7 @@ func addDots(p *plot.Plot, rows []row) error {
 	dots := map[string]plotter.XYs{}
 	for y, row := range rows {
 		for _, s := range row.metric.Systems {
-			gain := row.metric.gain(s)
+			gain := row.metric.gain(s, row.base)
 			if gain <= 0 {
 				continue // a logarithm has no place for it; it is in the table
 			}

@@ -88,6 +88,11 @@ func (r *runner) redisBenchmark(ctx context.Context, l redisLoad, test string, r
 	if err != nil {
 		return clients.Result{}, err
 	}
+	return redisResult(out, test)
+}
+
+// redisResult finds a test's result in what redis-benchmark printed.
+func redisResult(out []byte, test string) (clients.Result, error) {
 	results, err := clients.ParseRedisBenchmark(string(out))
 	if err != nil {
 		return clients.Result{}, err

@@ -128,11 +128,11 @@ func (s *Series) ratioTo(base *Series) (ratio float64, ok bool) {
 	return Median(ratios), len(ratios) > 0
 }
 
-// gain is how many times better than native the system is: above 1 is better,
+// gain is how many times better than another the system is: above 1 is better,
 // and 0 if that cannot be said.
-func (m *Metric) gain(s *Series) float64 { return m.Better.gain(s.Ratios[Native{}.Name()]) }
+func (m *Metric) gain(s *Series, base string) float64 { return m.Better.gain(s.Ratios[base]) }
 
-// gain returns what a ratio to native means where less may be better.
+// gain returns what a ratio to another system means where less may be better.
 func (b Better) gain(ratio float64) float64 {
 	if b == Lower && ratio != 0 {
 		return 1 / ratio

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -128,8 +129,24 @@ func (s *server) printed() []byte {
 	return text
 }
 
-// cpu returns the CPU time of all processes of the server so far.
-func (s *server) cpu() (time.Duration, error) { return proctree.CPU(s.cmd.Process.Pid) }
+// cpu returns the CPU time of all processes of the server so far, and of those
+// that serve its network.
+func (s *server) cpu() (time.Duration, error) {
+	own, err := proctree.CPU(s.cmd.Process.Pid)
+	if err != nil || s.plan.daemon == nil {
+		return own, err
+	}
+	network, err := s.plan.daemon.cpu()
+	return own + network, err
+}
+
+// address is where the server is reached.
+func (s *server) address() netip.Addr {
+	if s.plan.address.IsValid() {
+		return s.plan.address
+	}
+	return address()
+}
 
 // memory returns the memory of all processes of the server.
 func (s *server) memory() (proctree.Memory, error) { return proctree.MemoryOf(s.cmd.Process.Pid) }

@@ -35,6 +35,13 @@ type plan struct {
 	mode func(log []byte) (string, error)
 	// undo removes what prepare made and what the process has left.
 	undo func() error
+	// daemon serves the instance's network, besides its process; or nil.
+	daemon *daemon
+	// address to reach the server at; the zero value is serverAddr's.
+	address netip.Addr
+	// peer says where a client runs that is under the same system, and how; nil:
+	// in the client namespace, as it is.
+	peer func(argv []string) (*lab.Namespace, []string)
 }
 
 // serverAddr is the address of the server under every system.
