@@ -13,7 +13,7 @@ NORACE   := junction/libos junction/libos/boundary junction/test/e2e junction/in
 # Static binaries and tests of them; the race detector alone needs cgo.
 export CGO_ENABLED := 0
 
-.PHONY: all deps build run test race e2e stress stress-ring fuzz bench lint man clean
+.PHONY: all deps build run test race e2e stress stress-ring fuzz bench sched lint man clean
 
 all: build
 
@@ -55,6 +55,10 @@ bench: deps build build/runsc ## benchmarks: tables; build/bench.json, server.js
 		--json build/server.json --plot build/server.png --date "$$(date -I)"
 	$(BIN)/junction_bench micro --junction-run $(BIN)/junction_run --runsc build/runsc \
 		--json build/micro.json --plot build/micro.png --date "$$(date -I)"
+
+sched: build ## policies of core scheduling compared in the simulator: tables; build/sched.json, .png
+	mkdir -p build
+	$(BIN)/junction_bench sched --json build/sched.json --plot build/sched.png
 
 build/runsc: internal/bench/runsc/go.mod ## gVisor's own runtime, of the version that libos uses
 	$(GO) build -C internal/bench/runsc -ldflags '-s -w' -o $(CURDIR)/$@ gvisor.dev/gvisor/runsc

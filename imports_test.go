@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 	"internal/monitor":  {"ipc", "portmap", "direct", "netserver", "switch", "coresched"},
 	"internal/lab":      {},
 	"internal/config":   {},
-	"internal/bench":    {"internal/lab", "internal/monitor", "ipc", "netserver", "direct", "switch", "libos"},
+	"internal/bench":    {"internal/lab", "internal/monitor", "ipc", "netserver", "direct", "switch", "libos", "coresched"},
 	"cmd":               {"*"},
 	"test":              {"internal/lab", "internal/config", "ipc", "internal/monitor/wire"},
 }

@@ -29,6 +29,9 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"run", "--junction-run", "/bin/false", "--runsc", missing}, exitFailed},
 		{[]string{"demo", "--junction-run", missing}, exitFailed},
 		{[]string{"demo", "--driver", "pigeon"}, exitUsage},
+		{[]string{"sched", "--cores", "0"}, exitUsage},
+		{[]string{"sched", "--policies", "lottery"}, exitFailed},
+		{[]string{"sched", "--policies", "sol,biff", "--loads", "0.5", "--requests", "1000"}, 0},
 	} {
 		require.Equal(t, c.want, run(c.args), "%q", c.args)
 	}
