@@ -2,9 +2,9 @@
 
 #include <stdarg.h>
 
-volatile int stop, own_gs, same_place, middle;
+volatile int stop, own_gs, same_place, middle, read_back, children;
 const char *program;
-const char *const count_names[COUNTS] = { "calls", "sites", "faults", "signals", "timers", "forks", "execs", "passes", "terms" };
+const char *const count_names[COUNTS] = { "calls", "sites", "faults", "signals", "timers", "forks", "execs", "vforks", "spawns", "reads", "passes", "terms" };
 static long counts[COUNTS];
 
 void count(int what, long by) { __atomic_add_fetch(&counts[what], by, __ATOMIC_RELAXED); }
@@ -92,7 +92,7 @@ static void terminated(int sig)
 		fail("write");
 }
 
-/* stress SECONDS [gs] [place] [middle] [calls]; stress child */
+/* stress SECONDS [gs] [place] [middle] [read] [children] [calls]; stress child */
 int main(int argc, char **argv)
 {
 	int only_calls = 0; /* no signals: whose delivery reloads all registers */
@@ -106,6 +106,8 @@ int main(int argc, char **argv)
 		own_gs |= strcmp(argv[i], "gs") == 0;
 		same_place |= strcmp(argv[i], "place") == 0;
 		middle |= strcmp(argv[i], "middle") == 0;
+		children |= strcmp(argv[i], "children") == 0;
+		read_back |= strcmp(argv[i], "read") == 0;
 		only_calls |= strcmp(argv[i], "calls") == 0;
 	}
 	/* So that each of the calls has a result of its own. */
@@ -140,7 +142,7 @@ int main(int argc, char **argv)
 	end_calls();
 	printf("ok");
 	for (int i = 0; i < COUNTS; i++) {
-		if (!counts[i] && i != TERMS && (!only_calls || i <= SITES))
+		if (!counts[i] && i != TERMS && (i != READS || read_back) && ((i != EXECS && i != VFORKS) || children) && (!only_calls || i <= SITES))
 			fail("no %s", count_names[i]);
 		printf(" %s=%ld", count_names[i], counts[i]);
 	}

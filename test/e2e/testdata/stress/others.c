@@ -5,16 +5,20 @@
 
 extern char **environ;
 
-static pthread_t forker, spawner, ends[2], lockers[2];
+enum { FORKERS = 2 };
 
+static pthread_t forkers[FORKERS], spawner, vforker, executer, ends[2], lockers[2];
+
+/* One of the sites is called so often that an engine changes it. */
 int child(void)
 {
 	unsigned char code[SITE_MAX];
+	enum shape often = getpid() % SHAPES;
 
 	for (enum shape s = 0; s < SHAPES; s++) {
 		put_site(code, s, SYS_getuid);
 		unsigned char *site = text(0, code, sizeof code);
-		for (int i = 0; i < 3; i++)
+		for (int i = 0; i < (s == often ? 60 : 3); i++)
 			check(site, s, SYS_getuid, getuid(), i, 0);
 		munmap(site, sizeof code);
 	}
@@ -42,7 +46,7 @@ static void *forks(void *arg)
 		put_site(code, s, SYS_fork);
 		sites[s] = text(0, code, sizeof code);
 	}
-	for (int i = 0; !stop; i++) {
+	for (int i = (long)arg; i == (long)arg || !stop; i++) {
 		struct state in, out;
 		enum shape s = i % SHAPES;
 
@@ -61,20 +65,52 @@ static void *forks(void *arg)
 	return 0;
 }
 
-/* posix_spawn is vfork and exec; the child is this program. */
+/* Three ways to execute this program as a child, each at least once. posix_spawn
+ * is clone with the parent's memory and a stack of its own. */
+static char *args[] = { 0, "child", 0 };
+
+static void *executes(void *arg)
+{
+	do {
+		pid_t pid = fork();
+
+		must(pid >= 0, "fork");
+		if (!pid) {
+			execve(program, args, environ);
+			_exit(1);
+		}
+		reap(pid, "a child of fork and exec");
+		count(EXECS, 1);
+	} while (!stop);
+	return 0;
+}
+
+static void *vforks(void *arg)
+{
+	do {
+		pid_t pid = vfork();
+
+		must(pid >= 0, "vfork");
+		if (!pid) {
+			execve(program, args, environ);
+			_exit(1);
+		}
+		reap(pid, "a child of vfork and exec");
+		count(VFORKS, 1);
+	} while (!stop);
+	return 0;
+}
+
 static void *spawns(void *arg)
 {
-	char *args[] = { (char *)program, "child", 0 };
-
-	while (!stop) {
+	do {
 		pid_t pid;
 
 		errno = posix_spawn(&pid, program, 0, 0, args, environ);
 		must(!errno, "posix_spawn");
 		reap(pid, "an executed child");
-		count(EXECS, 1);
-		usleep(2000);
-	}
+		count(SPAWNS, 1);
+	} while (!stop);
 	return 0;
 }
 
@@ -140,8 +176,14 @@ void start_others(void)
 	ends[1] = spawn(other_end, 0);
 	for (long i = 0; i < 2; i++)
 		lockers[i] = spawn(locks, (void *)i);
-	forker = spawn(forks, 0);
+	args[0] = (char *)program;
+	for (long i = 0; i < (children ? FORKERS : 1); i++)
+		forkers[i] = spawn(forks, (void *)i);
 	spawner = spawn(spawns, 0);
+	if (children) {
+		executer = spawn(executes, 0);
+		vforker = spawn(vforks, 0);
+	}
 }
 
 void end_others(void)
@@ -150,8 +192,13 @@ void end_others(void)
 		pthread_join(ends[i], 0);
 		pthread_join(lockers[i], 0);
 	}
-	pthread_join(forker, 0);
+	for (int i = 0; i < (children ? FORKERS : 1); i++)
+		pthread_join(forkers[i], 0);
 	pthread_join(spawner, 0);
+	if (children) {
+		pthread_join(executer, 0);
+		pthread_join(vforker, 0);
+	}
 	if (under_lock != added[0] + added[1])
 		fail("%ld counted under a lock, %ld added", under_lock, added[0] + added[1]);
 }
