@@ -26,7 +26,6 @@ extern volatile int own_gs;	  /* one thread may have a GS base of its own */
 extern volatile int same_place;	  /* new code may come where other code was */
 extern volatile int middle;	  /* some may jump to the syscall instruction of a site */
 extern volatile int read_back;	  /* some read sites while others run them */
-
 extern volatile int children;	  /* as many as can be, and of all kinds */
 extern const char *program;	  /* this one, for exec */
 
