@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -55,6 +56,8 @@ func serve(ctx context.Context, socket string, logger *slog.Logger) (err error) 
 			return nil // told to end
 		case cause != nil:
 			return cause
+		case a.server == nil && errors.Is(err, io.EOF):
+			return nil // the monitor ended before it needed us
 		case a.server == nil:
 			return err
 		case err == nil: // it had been well

@@ -41,30 +41,36 @@ func (m *Monitor) upgrade(ctx context.Context, a wire.Ask) (ServerStatus, error)
 		return ServerStatus{}, fmt.Errorf("upgrade to %s: %w", u.Path, err)
 	}
 	before := m.server.setProgram([]string{u.Path})
-	failures := m.server.failures()
-	status, err := m.upgraded(ctx, failures)
+	status, killed, err := m.upgraded(ctx)
 	if err == nil {
 		return status, nil
 	}
 	m.server.setProgram(before)
-	m.server.kill("the upgrade failed")
+	if killed {
+		m.server.kill("the upgrade failed")
+	}
 	return ServerStatus{}, fmt.Errorf("upgrade to %s: %w; the one before serves again", u.Path, err)
 }
 
-// upgraded ends the present server and waits until the next one is ready, or has
-// ended without getting so.
-func (m *Monitor) upgraded(ctx context.Context, failures <-chan string) (ServerStatus, error) {
+// upgraded starts the program that was set as a spare, and when that has connected
+// ends the present server, for the spare to take its place. It waits until that is
+// ready, or has ended without getting so. Not killed: the present server went on.
+func (m *Monitor) upgraded(ctx context.Context) (status ServerStatus, killed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
+	if err := m.server.tryProgram(ctx); err != nil {
+		return ServerStatus{}, false, err
+	}
+	failures := m.server.failures()
 	x := m.server.current()
 	m.server.kill("asked to upgrade it")
 	ready := make(chan error, 1)
 	go func() { ready <- m.server.awaitOther(ctx, x) }()
 	select {
 	case how := <-failures:
-		return ServerStatus{}, fmt.Errorf("it ended before it was ready: %s", how)
+		return ServerStatus{}, true, fmt.Errorf("it ended before it was ready: %s", how)
 	case err := <-ready:
-		return m.server.status(), err
+		return m.server.status(), true, err
 	}
 }
 

@@ -79,6 +79,9 @@ func (s *supervisor) introduce(ctx context.Context, x *session) (ready wire.Read
 	if err != nil {
 		return ready, nil, err
 	}
+	if err := s.awaitTurn(ctx, x.conn.Peer().PID); err != nil {
+		return ready, nil, err
+	}
 	view, err := s.m.view(ctx)
 	if err != nil {
 		return ready, nil, err

@@ -2,11 +2,7 @@ package monitor
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +21,10 @@ type supervisor struct {
 	proc process // none between two servers
 	// +checklocks:mu
 	wasReady bool // the present server
+	// +checklocks:mu
+	serving *child // the last server that this monitor started
+	// +checklocks:mu
+	spare *child
 
 	// +checklocks:mu
 	program []string // the server's command line
@@ -89,6 +89,7 @@ const (
 func (s *supervisor) supervise(ctx context.Context, before process) {
 	s.adopted(ctx, before)
 	close(s.adoptedEnded)
+	defer s.dropSpare()
 	var backoff time.Duration
 	for first := true; ctx.Err() == nil; first = false {
 		if !first {
@@ -176,48 +177,6 @@ func (s *supervisor) process() process {
 	return s.proc
 }
 
-// runOnce starts a server and waits for its end, of which the kernel tells
-// through the process's pidfd.
-func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
-	s.mu.Lock()
-	program := append(slices.Clone(s.program), "--monitor", s.m.opts.Socket)
-	s.mu.Unlock()
-	cmd := exec.Command(program[0], program[1:]...)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	s.mu.Lock()
-	err = cmd.Start()
-	if err == nil {
-		s.proc, s.wasReady = process{cmd.Process.Pid, startOf(cmd.Process.Pid)}, false
-	}
-	s.mu.Unlock()
-	if err != nil {
-		return "", fmt.Errorf("start the network server: %w", err)
-	}
-	s.m.mu.Lock()
-	s.m.save()
-	s.m.mu.Unlock()
-	stop := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(unix.SIGTERM) })
-	late := time.AfterFunc(readyTime, func() {
-		if s.current() == nil {
-			s.kill("it has not become ready")
-		}
-	})
-	err = cmd.Wait()
-	late.Stop()
-	stop()
-	s.fail(cmd.ProcessState.String())
-	if !s.hadBeenReady() {
-		s.m.uplink.renew()
-	}
-	s.setProcess(process{})
-	s.lost(nil)
-	var exit *exec.ExitError
-	if err == nil || errors.As(err, &exit) {
-		return cmd.ProcessState.String(), nil
-	}
-	return "", err
-}
-
 // hadBeenReady tells whether the present server has been ready.
 func (s *supervisor) hadBeenReady() bool {
 	s.mu.Lock()
@@ -251,11 +210,11 @@ func (s *supervisor) kill(why string) {
 	}
 }
 
-// isServer tells whether pid is that of the server that was started.
+// isServer tells whether pid is that of the server that was started, or its spare's.
 func (s *supervisor) isServer(pid int32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.proc.PID != 0 && s.proc.PID == int(pid)
+	return s.proc.PID != 0 && s.proc.PID == int(pid) || s.spare != nil && s.spare.PID == int(pid)
 }
 
 func (s *supervisor) current() *session {
@@ -311,6 +270,13 @@ func (s *supervisor) found(x *session, r wire.Ready) {
 		close(s.readiness)
 	}
 	s.session, s.link, s.wasReady = x, r, true
+	if c := s.serving; c != nil && c.PID == int(x.conn.Peer().PID) {
+		select {
+		case <-c.ready:
+		default:
+			close(c.ready)
+		}
+	}
 	if !s.ended.IsZero() {
 		s.history.LastOutage = time.Since(s.ended)
 	}

@@ -8,7 +8,9 @@
 //	          → Bind             ← Bound, or control.Error with an errno
 //	          → Close            ← Closed
 //	          ← Ask              → Answer, or control.Error
-//	server    → Back             ← Setup, with the portmap's view   → Ready
+//	server    → Back             ← Setup, with the portmap's view and the uplink's
+//	                               queues, once it is to serve; until then it is a spare
+//	          → Ready
 //	          ← Attach, then control.Rings for the server's side
 //	          ← Begin
 //	          ← Detach
