@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -152,6 +153,27 @@ func (b *bell) wait() error {
 		return err
 	}
 	return b.waitErr
+}
+
+// waitUntil is wait, up to a time.
+func (b *bell) waitUntil(until time.Time) error {
+	if b.enter() != nil {
+		return net.ErrClosed
+	}
+	err := b.set.SetReadDeadline(until)
+	b.leave()
+	if err == nil {
+		err = b.wait()
+	}
+	if b.enter() != nil {
+		return net.ErrClosed
+	}
+	defer b.leave()
+	_ = b.set.SetReadDeadline(time.Time{})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return err
 }
 
 // look tells, without blocking, whether a wait is over.

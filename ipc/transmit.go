@@ -1,6 +1,9 @@
 package ipc
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // txSide is the transmit side of an End.
 type txSide struct {
@@ -137,6 +140,18 @@ func (e *End) TxPrepareWait() bool {
 	}
 	t.sleep.awake()
 	return false
+}
+
+// TxSleep sleeps between TxPrepareWait and TxFinishWait, until there may be room,
+// Wake or Close is called, or until has come, which is no error. Meanwhile
+// another goroutine may call Transmit and Flush, but not the next wait.
+func (e *End) TxSleep(until time.Time) error {
+	b := &e.tx.bell
+	if err := b.waitUntil(until); err != nil {
+		return err
+	}
+	b.clear()
+	return nil
 }
 
 // TxFinishWait ends the sleep that TxPrepareWait has announced.

@@ -31,7 +31,7 @@ func batches(w *worker, n int, f func()) {
 		for range min(n, batchFrames) {
 			f()
 		}
-		w.end()
+		w.end(n > batchFrames)
 	}
 }
 

@@ -3,6 +3,7 @@ package netserver
 import (
 	"errors"
 	"sync"
+	"time"
 
 	"junction/direct"
 	"junction/ipc"
@@ -15,15 +16,28 @@ type txQueue interface {
 	TransmitWait() error
 }
 
+// roomWaiter is a txQueue that can be waited for while others use it: *ipc.End.
+type roomWaiter interface {
+	TxPrepareWait() bool
+	TxSleep(until time.Time) error
+	TxFinishWait() error
+}
+
 // outlet is the transmit side of an uplink queue or of a ring, which all
-// workers share: a worker holds it while it has frames for it, and takes it
-// once for a run of them.
+// workers share. Workers of instances take turns at its gate, so that each gets
+// its share. Whoever uses the queue holds mu, for a run of frames; who waits for
+// room in a ring does not.
 type outlet struct {
+	gate gate
+
 	mu     sync.Mutex
-	q      txQueue // used with mu held
+	q      txQueue    // used with mu held
+	room   roomWaiter // of a ring: q; one at a time waits, who has the gate's turn
 	uplink bool
 	id     uint32 // of the instance; 0 for the uplink
+	index  int // of the uplink queue
 	tap    *tapPoint
+	stuck  bool // a ring that was waited for in vain, and has taken nothing since; with mu held
 }
 
 // Why an outlet does not take a frame.
@@ -45,24 +59,17 @@ func (o *outlet) why(err error) reason {
 	return dropRingGone
 }
 
-// put gives one frame to the queue. With patient, a full one is waited for.
-func (o *outlet) put(hdr *[ipc.VnetHdrLen]byte, parts [][]byte, patient bool) reason {
+// transmit gives one frame to the queue.
+func (o *outlet) transmit(hdr *[ipc.VnetHdrLen]byte, parts [][]byte) error {
 	err := o.q.Transmit(hdr, parts)
-	for full(err) {
-		if ferr := o.q.Flush(); ferr != nil && !full(ferr) {
-			return o.why(ferr)
-		}
-		if err = o.q.Transmit(hdr, parts); !full(err) || !patient {
-			break
-		}
-		if werr := o.q.TransmitWait(); werr != nil {
-			return o.why(werr)
-		}
+	if !full(err) {
+		o.stuck = false
+		return err
 	}
-	if err != nil {
-		return o.why(err)
+	if ferr := o.q.Flush(); ferr != nil && !full(ferr) {
+		return ferr
 	}
-	return dropNone
+	return o.q.Transmit(hdr, parts)
 }
 
 // flush makes the queue send. What a full device has not taken yet, the next

@@ -43,8 +43,9 @@ func TestNoLimit(t *testing.T) {
 // notice, and one that waits can be detached at once.
 func TestLimit(t *testing.T) {
 	b := newBench(t)
-	require.ErrorIs(t, b.Limit(77, 1), ErrPort)
-	require.NoError(t, b.Limit(1, 1000))
+	require.ErrorIs(t, b.Limit(77, new(uint64), nil), ErrPort)
+	rate := uint64(1000)
+	require.NoError(t, b.Limit(1, &rate, nil))
 	f := out(shared4, peer4, protoUDP, udp(80, 9, make([]byte, 1000)...)).bytes()
 	b.send(1, f)
 	b.nic.awaitSent(1)

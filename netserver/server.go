@@ -28,6 +28,11 @@ type Options struct {
 	Begin <-chan struct{}
 	// Spin is how long a worker looks for further frames before it sleeps.
 	Spin time.Duration
+	// Patience is for how long in all a batch of an instance's frames waits for
+	// other instances' full rings, before what does not fit is dropped. Default:
+	// long enough for a receiver that was not running just now, short enough for
+	// the sender's other flows when one does not run any more.
+	Patience time.Duration
 	// Broken is called when an instance broke the protocol of its rings
 	// (ipc.ErrPeer): they cannot be used any more. It must not call the Server.
 	Broken func(id uint32, err error)
@@ -64,6 +69,9 @@ type Port struct {
 	Shared uint64
 	// Rate is how many bytes it may send in a second; 0: any number.
 	Rate uint64
+	// Weight is its part of a busy uplink, in proportion to others': from 1 to
+	// MaxWeight; 0 is 1.
+	Weight uint32
 }
 
 // port is an attached instance.
@@ -74,8 +82,10 @@ type port struct {
 	out  outlet
 	pace pacer
 	tap  tapPoint
-	work *worker
-	done chan struct{}
+
+	weight atomic.Uint32
+	work   *worker
+	done   chan struct{}
 }
 
 // portSet is never changed once it is published.
@@ -96,6 +106,9 @@ func New(o Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Patience == 0 {
+		o.Patience = defaultPatience
+	}
 	s := &Server{
 		opts: o, start: time.Now(), maxFrame: o.Uplink.MTU() + ethLen, failed: make(chan error, 1), closing: make(chan struct{}),
 		uplinks: make([]outlet, len(o.Uplink.Queues())),
@@ -104,7 +117,7 @@ func New(o Options) (*Server, error) {
 	s.fwd.table.Store(o.View)
 	s.ports.Store(&portSet{})
 	for i, q := range o.Uplink.Queues() {
-		s.uplinks[i].q, s.uplinks[i].uplink, s.uplinks[i].tap = q, true, &s.tap
+		s.uplinks[i].q, s.uplinks[i].uplink, s.uplinks[i].tap, s.uplinks[i].index = q, true, &s.tap, i
 	}
 	for _, q := range o.Uplink.Queues() {
 		w := newWorker(s, nil)
@@ -163,7 +176,8 @@ func (s *Server) Attach(p Port, e *ipc.End) error {
 		return fmt.Errorf("attach instance %d: %w", p.ID, ErrPort)
 	}
 	n := &port{sender: sender{p.ID, p.Shared}, name: p.Name, end: e, done: make(chan struct{})}
-	n.out.q, n.out.id, n.out.tap, n.work = e, p.ID, &n.tap, newWorker(s, n)
+	n.weight.Store(min(p.Weight, MaxWeight))
+	n.out.q, n.out.room, n.out.id, n.out.tap, n.work = e, e, p.ID, &n.tap, newWorker(s, n)
 	n.pace.quit = make(chan struct{})
 	n.pace.rate.Store(p.Rate)
 	s.publish(append(slices.Clone(old.all), n))
@@ -200,14 +214,19 @@ func (s *Server) Detach(id uint32) error {
 	return nil
 }
 
-// Limit sets how many bytes an instance may send in a second; 0: any number.
-// Error: ErrPort.
-func (s *Server) Limit(id uint32, rate uint64) error {
+// Limit sets what an instance may send, as in its Port: how many bytes in a
+// second, and its weight; nil leaves one as it is. Error: ErrPort.
+func (s *Server) Limit(id uint32, rate *uint64, weight *uint32) error {
 	p := s.ports.Load().byID[id]
 	if p == nil {
 		return fmt.Errorf("limit instance %d: %w", id, ErrPort)
 	}
-	p.pace.rate.Store(rate)
+	if rate != nil {
+		p.pace.rate.Store(*rate)
+	}
+	if weight != nil {
+		p.weight.Store(min(*weight, MaxWeight))
+	}
 	return nil
 }
 

@@ -129,13 +129,20 @@ type bench struct {
 	bad  chan error
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T) *bench { return newBenchWith(t, func(*Options) {}) }
+
+// newBenchWith is newBench with changed options, and rings of other sizes if
+// given.
+func newBenchWith(t *testing.T, change func(*Options), rings ...ipc.Options) *bench {
+	size := append(rings, ipc.Options{})[0]
 	b := &bench{t: t, nic: newFakeNIC(), ends: make(map[uint32]*ipc.End), bad: make(chan error, 4)}
 	var err error
-	b.Server, err = New(Options{Uplink: b.nic, View: newForwarder(t).view(), Broken: func(_ uint32, err error) { b.bad <- err }})
+	o := Options{Uplink: b.nic, View: newForwarder(t).view(), Broken: func(_ uint32, err error) { b.bad <- err }}
+	change(&o)
+	b.Server, err = New(o)
 	require.NoError(t, err)
 	for _, s := range []sender{one, two, three} {
-		pair, err := ipc.NewPair(ipc.Options{})
+		pair, err := ipc.NewPair(size)
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = pair.Close() })
 		mine, err := pair.Attach(ipc.InstanceSide)

@@ -21,7 +21,7 @@ func (w *worker) serveUplink(q direct.Queue) error {
 				w.traceEnd()
 			}
 			q.Release()
-			w.end()
+			w.end(false)
 			idle = time.Time{}
 		case err != nil:
 			return err
@@ -56,8 +56,12 @@ func (w *worker) fromUplink(b []byte) {
 func (w *worker) serveRing(e *ipc.End) error {
 	views := make([]ipc.View, batchFrames)
 	var idle time.Time
+	defer w.endTurn(false)
 	for {
 		n, err := e.ReceiveViews(views, headLen)
+		if n == 0 {
+			w.endTurn(false)
+		}
 		switch {
 		case n > 0:
 			w.begin()
@@ -66,9 +70,12 @@ func (w *worker) serveRing(e *ipc.End) error {
 				w.traceEnd()
 			}
 			sent := w.batch.InBytes
-			w.end()
+			w.end(n == batchFrames)
 			e.Release() // last: a ring that is empty has sent all (see modeswitch.Drainer)
-			w.port.pace.wait(w.port.pace.pay(sent, time.Now()))
+			if d := w.port.pace.pay(sent, time.Now()); d > 0 {
+				w.endTurn(false)
+				w.port.pace.wait(d)
+			}
 			idle = time.Time{}
 		case err != nil:
 			return err

@@ -29,7 +29,12 @@ type worker struct {
 	hdr     [ipc.VnetHdrLen]byte
 	parts   [][]byte
 	scratch [maxAnswer]byte
-	held    *outlet
+	held    *outlet   // whose mu it has
+	turn    *outlet   // whose gate it has passed
+	shares  []share   // of the uplink's queues
+	visit   share     // of the ring whose turn it has
+	until   time.Time // how long the batch waits for rings; zero: it has not had to
+	timer   *time.Timer
 	touched []*outlet
 	batch   Account
 	traced  *Traced // what becomes of the present frame, if that is traced
@@ -42,22 +47,40 @@ type worker struct {
 }
 
 func newWorker(s *Server, p *port) *worker {
-	return &worker{s: s, port: p, parts: make([][]byte, 0, 3)}
+	w := &worker{s: s, port: p, parts: make([][]byte, 0, 3)}
+	if p != nil {
+		w.timer = time.NewTimer(time.Hour)
+		w.timer.Stop()
+		w.visit = newShare(&w.beats)
+		for range s.uplinks {
+			w.shares = append(w.shares, newShare(&w.beats))
+		}
+	}
+	return w
 }
 
 // begin starts a batch.
 func (w *worker) begin() {
 	w.beats.Add(1)
 	w.now = int64(time.Since(w.s.start))
+	w.until = time.Time{}
 }
 
-// end lets everything of the batch go out and adds up.
-func (w *worker) end() {
+// end lets everything of the batch go out and adds up. With more, a source that
+// is likely to have more frames keeps its turn at the uplink.
+func (w *worker) end(more bool) {
 	for _, o := range w.touched {
-		w.hold(o)
+		if w.held != o { // to flush takes no turn
+			w.letGo()
+			o.mu.Lock()
+			w.held = o
+		}
 		o.flush(o.uplink) // what it has taken must go out: nobody may flush after us
 	}
 	w.letGo()
+	if w.turn != nil && !(more && w.turn.uplink) {
+		w.endTurn(more)
+	}
 	clear(w.touched)
 	w.touched = w.touched[:0]
 	w.mu.Lock()
@@ -73,33 +96,25 @@ func (w *worker) account() (a Account) {
 	return w.total
 }
 
-// hold takes the right to use an outlet, instead of the one held until now.
-func (w *worker) hold(o *outlet) {
-	if w.held == o {
-		return
-	}
-	w.letGo()
-	o.mu.Lock()
-	w.held = o
-}
-
-func (w *worker) letGo() {
-	if w.held != nil {
-		w.held.mu.Unlock()
-		w.held = nil
-	}
-}
-
-// put gives the frame in w.hdr and parts to an outlet and counts it.
-func (w *worker) put(o *outlet, parts [][]byte) {
+// put gives the frame in w.hdr and parts to an outlet and counts it. An
+// instance's frame waits for a full outlet if patient is set: back-pressure. What
+// comes from the wire never does, lest one instance hold up all.
+func (w *worker) put(o *outlet, parts [][]byte, patient bool) {
 	if o == nil {
 		w.dropped(dropRingGone)
 		return
 	}
-	w.hold(o)
-	// Who sends to the wire waits for it; nobody waits for an instance, lest one
-	// that does not read hold up others.
-	if why := o.put(&w.hdr, parts, w.port != nil && o.uplink); why != dropNone {
+	if !w.hold(o) {
+		w.batch.drops[dropRingFull]++
+		w.traceHop(o, dropRingFull)
+		return
+	}
+	err := o.transmit(&w.hdr, parts)
+	if full(err) && patient && w.port != nil {
+		err = w.await(o, parts)
+	}
+	if err != nil {
+		why := o.why(err)
 		w.batch.drops[why]++
 		w.traceHop(o, why)
 		return
@@ -110,6 +125,7 @@ func (w *worker) put(o *outlet, parts [][]byte) {
 	if !slices.Contains(w.touched, o) {
 		w.touched = append(w.touched, o)
 	}
+	w.spend(o, parts)
 }
 
 // carry out what has been decided about the frame in w.pkt, of which head is
@@ -122,9 +138,9 @@ func (w *worker) carry(v verdict, head []byte, parts [][]byte) {
 	case actDrop:
 		w.dropped(v.reason)
 	case actDeliver:
-		w.put(w.s.outletOf(v.owner), parts)
+		w.put(w.s.outletOf(v.owner), parts, true)
 	case actUplink:
-		w.put(w.s.uplinkFor(&w.pkt), parts)
+		w.put(w.s.uplinkFor(&w.pkt), parts, true)
 	case actAnswer:
 		w.answer(v.reply, head, parts)
 	case actHolders:
@@ -139,12 +155,12 @@ func (w *worker) carry(v verdict, head []byte, parts [][]byte) {
 func (w *worker) copies(parts [][]byte, wire bool, match func(*port) bool) {
 	n := uint64(0)
 	if wire {
-		w.put(w.s.uplinkFor(&w.pkt), parts)
+		w.put(w.s.uplinkFor(&w.pkt), parts, true)
 		n++
 	}
 	for _, p := range w.s.ports.Load().all {
 		if p != w.port && match(p) {
-			w.put(&p.out, parts)
+			w.put(&p.out, parts, false)
 			n++
 		}
 	}
@@ -181,8 +197,8 @@ func (w *worker) answer(r reply, head []byte, parts [][]byte) {
 	w.batch.Made++
 	w.hdr = [ipc.VnetHdrLen]byte{}
 	if w.port != nil {
-		w.put(&w.port.out, parts)
+		w.put(&w.port.out, parts, false)
 		return
 	}
-	w.put(w.s.uplinkFor(p), parts)
+	w.put(w.s.uplinkFor(p), parts, false)
 }

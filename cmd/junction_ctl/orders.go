@@ -34,17 +34,30 @@ func (c *ctl) upgrade(ctx context.Context, args []string) error {
 
 func (c *ctl) limitCommand() *cobra.Command {
 	var rate string
-	cmd := command("limit NAME --rate RATE", "Limit how fast an instance, by name or number, may send", cobra.ExactArgs(1),
-		func(ctx context.Context, args []string) error { return c.limit(ctx, args[0], rate) })
+	var weight uint32
+	var cmd *cobra.Command
+	cmd = command("limit NAME [--rate RATE] [--weight W]", "Limit how fast an instance, by name or number, may send, and set its weight", cobra.ExactArgs(1),
+		func(ctx context.Context, args []string) error {
+			var l wire.Limit
+			if cmd.Flags().Changed("rate") {
+				bytes, err := parseRate(rate)
+				if err != nil {
+					return fmt.Errorf("--rate %q: %w", rate, err)
+				}
+				l.Rate = &bytes
+			}
+			if cmd.Flags().Changed("weight") {
+				l.Weight = &weight
+			}
+			return c.limit(ctx, args[0], l)
+		})
 	cmd.Flags().StringVar(&rate, "rate", "", "bits per second, such as 500k, 100m or 1g; 0: no limit")
+	cmd.Flags().Uint32Var(&weight, "weight", 1, "part of a busy uplink in proportion to others', 1 to 1000; each has 1 at first")
+	cmd.MarkFlagsOneRequired("rate", "weight")
 	return cmd
 }
 
-func (c *ctl) limit(ctx context.Context, name, rate string) error {
-	bytes, err := parseRate(rate)
-	if err != nil {
-		return fmt.Errorf("--rate %q: %w", rate, err)
-	}
+func (c *ctl) limit(ctx context.Context, name string, l wire.Limit) error {
 	var s monitor.Status
 	if err := c.ask(ctx, "status", &s); err != nil {
 		return err
@@ -53,10 +66,13 @@ func (c *ctl) limit(ctx context.Context, name, rate string) error {
 	if err != nil {
 		return err
 	}
-	if err := c.order(ctx, "limit", wire.Limit{ID: i.ID, Rate: bytes}, &i); err != nil {
+	l.ID = i.ID
+	if err := c.order(ctx, "limit", l, &i); err != nil {
 		return err
 	}
-	return c.print(i, func(w io.Writer) { fmt.Fprintf(w, "%d\t%s\t%d bytes per second\n", i.ID, i.Name, i.Rate) })
+	return c.print(i, func(w io.Writer) {
+		fmt.Fprintf(w, "%d\t%s\t%d bytes per second\tweight %d\n", i.ID, i.Name, i.Rate, i.Weight)
+	})
 }
 
 // parseRate reads bits per second and returns bytes per second.

@@ -135,7 +135,7 @@ func (s *session) attach(m wire.Attach) error {
 	}
 	ends, err := client.AttachRings(&env, ipc.ServerSide)
 	if err == nil {
-		err = s.server.Attach(netserver.Port{ID: m.ID, Name: m.Name, Shared: m.Shared, Rate: m.Rate}, ends[0])
+		err = s.server.Attach(netserver.Port{ID: m.ID, Name: m.Name, Shared: m.Shared, Rate: m.Rate, Weight: m.Weight}, ends[0])
 	}
 	if errors.Is(err, control.ErrProtocol) {
 		return err
@@ -173,7 +173,7 @@ func (s *session) answer(env *control.Envelope, m wire.Ask) error {
 		if err := json.Unmarshal(m.Args, &l); err != nil {
 			return fmt.Errorf("%w: limit: %w", control.ErrProtocol, err)
 		}
-		if err := s.server.Limit(l.ID, l.Rate); err != nil {
+		if err := s.server.Limit(l.ID, l.Rate, l.Weight); err != nil {
 			s.logger.Warn("limit", "error", err) // it has just left
 		}
 		return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, struct{}{})

@@ -29,6 +29,7 @@ type instance struct {
 	mask     uint64               // of shared addresses
 	rings    [ipc.FilesPerEnd]int // the server's side; the instance has its own
 	rate     uint64               // bytes per second; 0: no limit
+	weight   uint32               // at the uplink; 0 is 1
 	since    time.Time
 	asked    pending
 }

@@ -50,6 +50,7 @@ type InstanceStatus struct {
 	Shared     bool           `json:"shared"`
 	Addresses  []netip.Prefix `json:"addresses"`
 	Rate       uint64         `json:"rate_bytes_per_second"` // 0: no limit
+	Weight     uint32         `json:"weight"`
 	AgeSeconds float64        `json:"age_seconds"`
 }
 
@@ -141,7 +142,7 @@ func (m *Monitor) Status() Status {
 	for _, i := range m.instances {
 		s.Instances = append(s.Instances, InstanceStatus{
 			ID: uint32(i.id), Name: i.name, PID: i.peer.PID, UID: i.peer.UID, Mode: serverMode.String(),
-			Shared: i.shared, Addresses: i.prefixes, Rate: i.rate, AgeSeconds: time.Since(i.since).Seconds(),
+			Shared: i.shared, Addresses: i.prefixes, Rate: i.rate, Weight: max(1, i.weight), AgeSeconds: time.Since(i.since).Seconds(),
 		})
 	}
 	slices.SortFunc(s.Instances, func(a, b InstanceStatus) int { return int(a.ID) - int(b.ID) })

@@ -12,6 +12,7 @@ import (
 
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
+	"junction/netserver"
 	"junction/portmap"
 )
 
@@ -111,11 +112,14 @@ func (m *Monitor) askInstance(ctx context.Context, peer control.Peer, a wire.Ask
 	return v, err
 }
 
-// limit sets how fast an instance may send.
+// limit sets what an instance may send.
 func (m *Monitor) limit(ctx context.Context, a wire.Ask) (InstanceStatus, error) {
 	var l wire.Limit
 	if err := json.Unmarshal(a.Args, &l); err != nil {
 		return InstanceStatus{}, fmt.Errorf("limit: %w: %w", err, unix.EINVAL)
+	}
+	if l.Weight != nil && (*l.Weight < 1 || *l.Weight > netserver.MaxWeight) {
+		return InstanceStatus{}, fmt.Errorf("limit: weight %d: accepted: 1 to %d: %w", *l.Weight, netserver.MaxWeight, unix.EINVAL)
 	}
 	status := m.Status().Instances
 	n := slices.IndexFunc(status, func(s InstanceStatus) bool { return s.ID == l.ID })
@@ -125,7 +129,13 @@ func (m *Monitor) limit(ctx context.Context, a wire.Ask) (InstanceStatus, error)
 	m.mu.Lock()
 	for _, i := range m.instances {
 		if uint32(i.id) == l.ID {
-			i.rate = l.Rate
+			if l.Rate != nil {
+				i.rate = *l.Rate
+			}
+			if l.Weight != nil {
+				i.weight = *l.Weight
+			}
+			status[n].Rate, status[n].Weight = i.rate, max(1, i.weight)
 		}
 	}
 	m.save()
@@ -134,6 +144,5 @@ func (m *Monitor) limit(ctx context.Context, a wire.Ask) (InstanceStatus, error)
 	if _, err := m.askServer(ctx, a); err != nil && !errors.Is(err, errNoServer) {
 		return InstanceStatus{}, err
 	}
-	status[n].Rate = l.Rate
 	return status[n], nil
 }

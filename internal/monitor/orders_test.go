@@ -20,6 +20,7 @@ import (
 	"junction/internal/monitor/client"
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
+	"junction/netserver"
 	"junction/portmap"
 )
 
@@ -62,9 +63,16 @@ func TestLimitOrder(t *testing.T) {
 	socket := start(t, "works")
 	join(t, socket, "a")
 	var i InstanceStatus
-	require.NoError(t, give(t, socket, "limit", wire.Limit{ID: 1, Rate: 1000}, &i))
-	require.EqualValues(t, 1000, mustAsk[Status](t, socket, "status").Instances[0].Rate)
-	require.Error(t, give(t, socket, "limit", wire.Limit{ID: 2, Rate: 1000}, &i))
+	rate, weight, none, most := uint64(1000), uint32(5), uint32(0), uint32(netserver.MaxWeight+1)
+	require.NoError(t, give(t, socket, "limit", wire.Limit{ID: 1, Rate: &rate}, &i))
+	require.EqualValues(t, 1, i.Weight)
+	require.NoError(t, give(t, socket, "limit", wire.Limit{ID: 1, Weight: &weight}, &i))
+	now := mustAsk[Status](t, socket, "status").Instances[0]
+	require.EqualValues(t, 1000, now.Rate)
+	require.EqualValues(t, 5, now.Weight)
+	require.Error(t, give(t, socket, "limit", wire.Limit{ID: 2, Rate: &rate}, &i))
+	require.ErrorContains(t, give(t, socket, "limit", wire.Limit{ID: 1, Weight: &none}, &i), "accepted: 1 to 1000")
+	require.Error(t, give(t, socket, "limit", wire.Limit{ID: 1, Weight: &most}, &i))
 	require.Error(t, give(t, socket, "limit", "nonsense", &i))
 }
 

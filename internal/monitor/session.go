@@ -175,7 +175,7 @@ func (s *supervisor) attach(i *instance) {
 		s.m.opts.Logger.Error("instance not attached", "id", i.id, "error", err)
 		return
 	}
-	attach := wire.Attach{ID: uint32(i.id), Name: i.name, Shared: i.mask, Rate: i.rate}
+	attach := wire.Attach{ID: uint32(i.id), Name: i.name, Shared: i.mask, Rate: i.rate, Weight: i.weight}
 	o := order{kind: wire.TypeAttach, value: attach, rings: rings[:]}
 	x.order(o)
 }

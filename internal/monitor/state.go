@@ -36,6 +36,7 @@ type record struct {
 	Prefixes []netip.Prefix `json:"prefixes"`
 	Mask     uint64         `json:"mask"`
 	Rate     uint64         `json:"rate_bytes_per_second"`
+	Weight   uint32         `json:"weight"`
 	Since    time.Time      `json:"since"`
 }
 
@@ -85,7 +86,7 @@ func (m *Monitor) save() {
 	}
 	s := state{Schema: stateSchema, Shared: m.opts.Shared, Last: uint32(m.last), Server: m.server.process()}
 	for _, i := range m.instances {
-		s.Instances = append(s.Instances, record{uint32(i.id), i.name, i.peer, i.shared, i.prefixes, i.mask, i.rate, i.since})
+		s.Instances = append(s.Instances, record{uint32(i.id), i.name, i.peer, i.shared, i.prefixes, i.mask, i.rate, i.weight, i.since})
 	}
 	b, err := json.Marshal(s)
 	path := filepath.Join(m.opts.stateDir(), "state.json")

@@ -137,7 +137,7 @@ func (m *Monitor) awaitView(ctx context.Context) (*table.View, *brought) {
 // resume calls an instance and serves it. back is closed when it is known
 // whether it has come back.
 func (m *Monitor) resume(ctx context.Context, r record, back chan struct{}) {
-	i := &instance{id: portmap.Instance(r.ID), name: r.Name, peer: r.Peer, shared: r.Shared, prefixes: r.Prefixes, mask: r.Mask, rate: r.Rate, since: r.Since}
+	i := &instance{id: portmap.Instance(r.ID), name: r.Name, peer: r.Peer, shared: r.Shared, prefixes: r.Prefixes, mask: r.Mask, rate: r.Rate, weight: r.Weight, since: r.Since}
 	in, err := m.callBack(ctx, i)
 	close(back)
 	if err != nil {

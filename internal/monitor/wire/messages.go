@@ -118,17 +118,19 @@ type (
 		Name   string `json:"name"`
 		Shared uint64 `json:"shared"` // bit i: it may use shared address i
 		Rate   uint64 `json:"rate_bytes_per_second,omitempty"`
+		Weight uint32 `json:"weight,omitempty"`
 	}
 	Detach struct {
 		ID uint32 `json:"id"`
 	}
 )
 
-// Limit sets how fast an instance may send. ID or Name says which.
+// Limit sets what an instance may send: how many bytes in a second, 0 for any
+// number, and its weight, from 1 to netserver.MaxWeight. What is nil stays.
 type Limit struct {
-	ID   uint32 `json:"id,omitempty"`
-	Name string `json:"name,omitempty"`
-	Rate uint64 `json:"rate_bytes_per_second"` // 0: no limit
+	ID     uint32  `json:"id"`
+	Rate   *uint64 `json:"rate_bytes_per_second,omitempty"`
+	Weight *uint32 `json:"weight,omitempty"`
 }
 
 // Capture asks for frames, of an instance or, with 0, of the uplink. Where to
