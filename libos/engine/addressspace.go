@@ -44,7 +44,9 @@ type addressSpace struct {
 func newAddressSpace(p *Platform) *addressSpace {
 	return &addressSpace{
 		p: p, left: make(chan struct{}, 1), contexts: make(map[*switchContext]struct{}),
-		patches: patches{pages: make(map[hostarch.Addr]*patchedPage), read: make(map[hostarch.Addr]struct{})},
+		patches: patches{
+			pages: make(map[hostarch.Addr]*patchedPage), read: make(map[hostarch.Addr]struct{}), entries: make(map[site]int),
+		},
 	}
 }
 

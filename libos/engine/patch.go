@@ -4,6 +4,7 @@ package engine
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,10 @@ import (
 // hotAfter is the number of traps after which a site is patched: a patch costs
 // as much as some twenty traps, and a copy of the page.
 const hotAfter = 32
+
+// maxEntries bounds the entries that one program can have, which it keeps until
+// it ends: it may map ever more text.
+const maxEntries = maxSites / 4
 
 // patches are the patched sites of one address space. Text is patched by
 // laying a copy of its page over it (copies). As soon as the Sentry maps
@@ -44,9 +49,9 @@ type patches struct {
 	read map[hostarch.Addr]struct{}
 	// next is the page that is about to be patched, 0 if it has changed since.
 	next hostarch.Addr
-	// entries are all that were ever used: a thread may still be on its way
-	// through one when its site is patched no more.
-	entries []int
+	// entries are those of all sites that were ever patched: a thread may still
+	// be on its way through one when its site is patched no more.
+	entries map[site]int
 }
 
 // patchedPage is a page of text under a copy.
@@ -138,11 +143,10 @@ func (as *addressSpace) lay(s site, text *[pageSize]byte) bool {
 		return false
 	}
 	p.next = 0
-	entry, ok := sites.take(s)
+	entry, ok := p.entry(s)
 	if !ok {
 		return true // it keeps trapping
 	}
-	p.entries = append(p.entries, entry)
 	all := map[hostarch.Addr]patchedSite{start: {s, entry}}
 	old := p.pages[page]
 	if old != nil {
@@ -165,6 +169,21 @@ func (as *addressSpace) lay(s site, text *[pageSize]byte) bool {
 	}
 	p.version.Add(1)
 	return true
+}
+
+// entry returns the entry of a site, or false if there is none left.
+func (p *patches) entry(s site) (int, bool) {
+	if entry, ok := p.entries[s]; ok {
+		return entry, true
+	}
+	if len(p.entries) >= maxEntries {
+		return 0, false
+	}
+	entry, ok := sites.take(s)
+	if ok {
+		p.entries[s] = entry
+	}
+	return entry, ok
 }
 
 // coverPage maps the copy of a page. If that fails, the page stays as it is.
@@ -272,7 +291,7 @@ func (as *addressSpace) forget() {
 	for _, p := range as.patches.pages {
 		pages.drop(p.copy)
 	}
-	sites.drop(as.patches.entries)
+	sites.drop(slices.Collect(maps.Values(as.patches.entries)))
 	as.patches.pages, as.patches.entries = nil, nil
 }
 

@@ -163,7 +163,7 @@ func TestComparedFlags(t *testing.T) {
 // TestEntriesAreShared: address spaces with the same site share its entry,
 // which is free again after the last.
 func TestEntriesAreShared(t *testing.T) {
-	tr := &trampolines{entries: map[site]int{}, table: new([trampolinesLow - tableLow]byte), code: new([maxSites][trampolineSize]byte)}
+	tr := newTestTrampolines()
 	first, ok := tr.take(site{movEAX, 0x1000, 1})
 	require.True(t, ok)
 	again, _ := tr.take(site{movEAX, 0x1000, 1})
