@@ -94,6 +94,18 @@ func (p *Platform) Stats() Stats {
 // now is the queue's clock.
 func (p *Platform) now() time.Duration { return time.Since(p.began) }
 
+// takeFree gives t a token that nobody uses, if nobody waits for one.
+func (p *Platform) takeFree(t *thread, now time.Duration) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.q.takeFree(t, now) {
+		return false
+	}
+	t.sliceEnd = now + p.q.quantum
+	t.state.Store(running)
+	return true
+}
+
 // with calls f with the queue, and sees to what follows.
 func (p *Platform) with(f func(*queue[*thread])) {
 	p.mu.Lock()

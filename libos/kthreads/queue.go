@@ -10,12 +10,11 @@ import (
 type actions[T comparable] interface {
 	// grant tells a waiter that it holds a token now.
 	grant(T)
-	// reclaim takes the token of a holder that does not execute its program: if
-	// idle is false, of one only that sleeps. It tells whether it could.
-	reclaim(t T, idle bool) bool
+	// reclaim takes the token of a holder that sleeps. It tells whether it could.
+	reclaim(t T) bool
 	// yield makes a holder release its token when it leaves its program, which
-	// it is told to do now if interrupt is set. It may fail if the holder has
-	// just left; then it can be reclaimed.
+	// it is told to do now if interrupt is set. It fails if the holder sleeps;
+	// then it can be reclaimed.
 	yield(t T, interrupt bool) bool
 }
 
@@ -46,14 +45,22 @@ type holding[T comparable] struct {
 // acquire asks for a token. If it returns false the thread waits, until grant
 // or cancel.
 func (q *queue[T]) acquire(t T, now time.Duration) bool {
-	if len(q.waiters) == 0 && (len(q.holders) < q.tokens || q.reclaimOne()) {
-		q.holders = append(q.holders, holding[T]{thread: t, since: now, started: true})
+	if q.takeFree(t, now) {
 		return true
 	}
 	q.waiters = append(q.waiters, t)
 	q.stats.Waits++
 	q.press(now)
 	return false
+}
+
+// takeFree is acquire for a thread that does not wait if there is no token.
+func (q *queue[T]) takeFree(t T, now time.Duration) bool {
+	if len(q.waiters) > 0 || len(q.holders) >= q.tokens && !q.reclaimOne() {
+		return false
+	}
+	q.holders = append(q.holders, holding[T]{thread: t, since: now, started: true})
+	return true
 }
 
 // start begins the slice of a thread that was granted a token. Until then none
@@ -115,12 +122,12 @@ func (q *queue[T]) press(now time.Duration) {
 // whether the holder has lost it.
 func (q *queue[T]) end(i int, interrupt bool) bool {
 	h := &q.holders[i]
-	for !q.do.reclaim(h.thread, true) {
+	for !q.do.reclaim(h.thread) {
 		if q.do.yield(h.thread, interrupt) {
 			h.told = true
 			q.stats.Yields++
 			return false
-		} // it has left its program just now
+		} // it has gone to sleep just now
 	}
 	q.holders = slices.Delete(q.holders, i, i+1)
 	return true
@@ -152,7 +159,7 @@ func (q *queue[T]) grantFree() {
 // reclaimOne takes the token of one that sleeps, and tells whether that made
 // one free.
 func (q *queue[T]) reclaimOne() bool {
-	i := slices.IndexFunc(q.holders, func(h holding[T]) bool { return q.do.reclaim(h.thread, false) })
+	i := slices.IndexFunc(q.holders, func(h holding[T]) bool { return q.do.reclaim(h.thread) })
 	if i < 0 {
 		return false
 	}

@@ -22,8 +22,8 @@ func (w *world) grant(t string) {
 	w.log = append(w.log, "grant "+t)
 }
 
-func (w *world) reclaim(t string, whenIdle bool) bool {
-	if w.state[t] != asleep && (!whenIdle || w.state[t] != idle) {
+func (w *world) reclaim(t string) bool {
+	if w.state[t] != asleep {
 		return false
 	}
 	w.state[t] = none
@@ -66,8 +66,6 @@ func play(t *testing.T, tokens int, quantum time.Duration, steps []step) *queue[
 			}
 		case "starts":
 			q.start(who, now)
-		case "calls":
-			w.state[who] = idle
 		case "sleeps":
 			w.state[who] = asleep
 		case "leaves":
@@ -94,7 +92,7 @@ func play(t *testing.T, tokens int, quantum time.Duration, steps []step) *queue[
 func TestQueueTranscripts(t *testing.T) {
 	for name, steps := range map[string][]step{
 		"nobody waits: nothing is ever due": {
-			{"0 enters a", "go"}, {"0 enters b", "go"}, {"900 calls a", ""}, {"900 tick -", ""},
+			{"0 enters a", "go"}, {"0 enters b", "go"}, {"900 tick -", ""},
 		},
 		"slices in turn": {
 			{"0 enters a", "go"}, {"0 enters b", "go"},
@@ -113,16 +111,16 @@ func TestQueueTranscripts(t *testing.T) {
 		"a sleeper's token is taken first": {
 			{"0 enters a", "go"}, {"0 enters b", "go"}, {"1 sleeps b", ""}, {"2 enters c", "reclaim b, go"},
 		},
-		"a slice goes on in system calls, and ends in one": {
-			{"0 enters a", "go"}, {"0 enters b", "go"}, {"1 calls a", ""}, {"2 enters c", "due 100"},
-			{"100 tick -", "reclaim a, grant c"},
+		"a slice ends in sleep": {
+			{"0 enters a", "go"}, {"0 enters b", "go"}, {"2 enters c", "due 100"},
+			{"90 sleeps a", "due 100"}, {"100 tick -", "reclaim a, grant c"},
 		},
 		"an interrupted waiter leaves the queue": {
 			{"0 enters a", "go"}, {"0 enters b", "go"}, {"1 enters c", "due 100"}, {"2 enters d", "due 100"},
 			{"3 cancels c", "true, due 100"}, {"4 leaves b", "grant d"}, {"5 cancels d", "false"},
 		},
 		"fewer tokens": {
-			{"0 enters a", "go"}, {"0 enters b", "go"}, {"1 calls a", ""}, {"2 tokens 1", "reclaim a"},
+			{"0 enters a", "go"}, {"0 enters b", "go"}, {"1 sleeps a", ""}, {"2 tokens 1", "reclaim a"},
 			{"3 enters a", "due 100"}, {"100 tick -", "interrupt b"}, {"101 leaves b", "grant a"},
 		},
 		"fewer tokens than execute": {
@@ -142,7 +140,7 @@ func TestQueueTranscripts(t *testing.T) {
 func TestQueueWithoutQuantum(t *testing.T) {
 	q := play(t, 1, 0, []step{
 		{"0 enters a", "go"}, {"1 enters b", "mark a"}, {"9000 tick -", ""}, {"9001 leaves a", "grant b"},
-		{"9002 calls b", ""}, {"9003 enters a", ""}, {"9004 starts b", ""}, {"9005 tick -", "reclaim b, grant a"},
+		{"9003 enters a", ""}, {"9004 starts b", ""}, {"9005 sleeps b", ""}, {"9006 tick -", "reclaim b, grant a"},
 	})
 	require.Equal(t, Stats{Waits: 2, Yields: 1}, q.stats)
 }
@@ -186,13 +184,15 @@ func TestQueueProperties(t *testing.T) {
 				q.release(who)
 			case state == running:
 				q.start(who, now)
-				w.state[who] = rapid.SampledFrom([]int{running, idle, idle}).Draw(t, "next")
-			default:
-				w.state[who] = rapid.SampledFrom([]int{running, asleep}).Draw(t, "next")
+				if rapid.Bool().Draw(t, "sleep") {
+					w.state[who] = asleep
+				}
 				if w.state[who] == asleep && q.contended() {
 					w.state[who] = none
 					q.release(who)
 				}
+			default:
+				w.state[who] = running
 			}
 			var grants []string
 			for _, l := range w.log {

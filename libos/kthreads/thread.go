@@ -12,14 +12,13 @@ import (
 )
 
 // States of a thread. All but none are those of one that holds a token; the
-// thread itself changes running, idle and asleep into each other, whoever holds
-// the platform's lock changes idle and asleep to none and running to yielding.
+// thread itself changes running and asleep into each other, whoever holds the
+// platform's lock changes asleep to none and running to yielding.
 const (
 	none     = iota // holds no token
-	idle            // is served by the libOS
 	asleep          // waits for an event
-	running         // executes its program, or is about to
-	yielding        // as running, and releases the token when it leaves
+	running         // executes its program, or is served by the libOS
+	yielding        // as running, and releases the token when the program is left
 )
 
 // thread implements platform.Context: one that needs a token to execute.
@@ -42,7 +41,7 @@ type thread struct {
 
 // Switch implements platform.Context.Switch.
 func (t *thread) Switch(ctx context.Context, mm platform.MemoryManager, ac *arch.Context64, cpu int32) (*linux.SignalInfo, hostarch.AccessType, error) {
-	if !t.state.CompareAndSwap(idle, running) && !t.state.CompareAndSwap(asleep, running) && !t.acquire() {
+	if !t.take() {
 		return nil, hostarch.NoAccess, platform.ErrContextInterrupt
 	}
 	info, at, err := t.Context.Switch(ctx, mm, ac, cpu)
@@ -51,14 +50,26 @@ func (t *thread) Switch(ctx context.Context, mm platform.MemoryManager, ac *arch
 			return nil, hostarch.NoAccess, err
 		}
 	}
-	switch {
-	case !t.state.CompareAndSwap(running, idle):
-		t.state.Store(none)
-		t.p.with(func(q *queue[*thread]) { q.release(t) })
-	case t.p.contended.Load():
+	if t.p.contended.Load() {
 		t.checkSlice()
 	}
 	return info, at, err
+}
+
+// take sees that the thread has a token, or returns false when it is interrupted.
+// Who has one and has not slept needs no more than a look.
+func (t *thread) take() bool {
+	switch t.state.Load() {
+	case running:
+		return true
+	case asleep:
+		if t.state.CompareAndSwap(asleep, running) {
+			return true
+		}
+	case yielding:
+		t.giveUp()
+	}
+	return t.acquire()
 }
 
 // reload makes systrap load all registers when the thread is entered next. Its
@@ -80,10 +91,19 @@ func (t *thread) checkSlice() {
 	if now := t.p.now(); now >= t.sliceEnd {
 		t.p.with(func(q *queue[*thread]) { q.press(now) })
 	}
+	if t.state.Load() == yielding {
+		t.giveUp()
+	}
 }
 
-// acquire waits for a token, or until the thread is interrupted.
+// acquire gets a token, or returns false when the thread is interrupted.
 func (t *thread) acquire() bool {
+	at := t.p.now()
+	return t.p.takeFree(t, at) || t.wait(at)
+}
+
+// wait waits for a token.
+func (t *thread) wait(at time.Duration) bool {
 	t.queued.Store(true)
 	defer t.queued.Store(false)
 	if t.pending.Swap(false) {
@@ -93,7 +113,6 @@ func (t *thread) acquire() bool {
 	case <-t.interrupted: // of an earlier wait
 	default:
 	}
-	at := t.p.now()
 	got := false
 	t.p.with(func(q *queue[*thread]) {
 		// Who goes to sleep says so and then looks at contended (rest); this
@@ -158,7 +177,10 @@ func (t *thread) Forget() {
 
 // rest lets others have the token while the thread sleeps.
 func (t *thread) rest() {
-	if t.state.CompareAndSwap(idle, asleep) && t.p.contended.Load() {
+	if t.state.CompareAndSwap(running, asleep) && !t.p.contended.Load() {
+		return
+	}
+	if t.state.Load() != none {
 		t.giveUp()
 	}
 }
@@ -204,9 +226,7 @@ func (byState) grant(t *thread) {
 	t.granted <- struct{}{}
 }
 
-func (byState) reclaim(t *thread, whenIdle bool) bool {
-	return t.state.CompareAndSwap(asleep, none) || whenIdle && t.state.CompareAndSwap(idle, none)
-}
+func (byState) reclaim(t *thread) bool { return t.state.CompareAndSwap(asleep, none) }
 
 func (byState) yield(t *thread, interrupt bool) bool {
 	if !t.state.CompareAndSwap(running, yielding) {
