@@ -16,7 +16,6 @@ import (
 // second platform, or nowhere: what is missing is mapped on demand when the
 // program faults, so that moving it is unmapping it.
 type addressSpace struct {
-	platform.NoAddressSpaceIO
 	p       *Platform
 	patches patches // what is not locked by itself: +checklocks:mu
 
@@ -25,6 +24,10 @@ type addressSpace struct {
 	// candidate and wasHere are the slot's, under its lock.
 	candidate candidate
 	wasHere   bool
+
+	// io is held for reading while the libOS uses the program's memory where it
+	// lies in this process, and for writing while that ends.
+	io sync.RWMutex
 
 	mu sync.Mutex
 	// here: mapped in this process. Written with mu and the slot's lock held.

@@ -271,6 +271,13 @@ func (as *addressSpace) unpatch(addr hostarch.Addr) bool {
 	return true
 }
 
+// patched tells whether there are patched sites in the page at addr.
+func (as *addressSpace) patched(addr hostarch.Addr) bool {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	return as.patches.pages[addr.RoundDown()] != nil
+}
+
 // siteAround returns the patched site of which addr is a byte, but not the first.
 func (as *addressSpace) siteAround(addr hostarch.Addr) (site, bool) {
 	as.mu.Lock()

@@ -83,7 +83,7 @@ func (p *Platform) SetPolicy(policy Policy) {
 func (p *Platform) Stats() Stats { return p.counters.snapshot() }
 
 // SupportsAddressSpaceIO implements platform.Platform.SupportsAddressSpaceIO.
-func (*Platform) SupportsAddressSpaceIO() bool { return false }
+func (*Platform) SupportsAddressSpaceIO() bool { return true }
 
 // MapUnit implements platform.Platform.MapUnit: a mapping costs the same
 // whatever its size.

@@ -13,7 +13,7 @@ import (
 //
 // Lock order: a memory manager's locks, slot.mu, addressSpace.mu. Who holds
 // slot.mu and an address space's mu may wait for that one's threads to leave
-// the program: leaving takes no lock.
+// the program, and for who holds its io: neither takes a lock.
 type slot struct {
 	mu sync.Mutex
 	// +checklocks:mu
@@ -133,6 +133,8 @@ func (as *addressSpace) moveOut() {
 			<-as.left
 		}
 	}
+	as.io.Lock()
+	defer as.io.Unlock()
 	unmapHere(userRange)
 }
 
