@@ -41,6 +41,8 @@ type hostReport struct {
 type engineReport struct {
 	direct.Offer
 	Needs map[string]direct.Offer `json:"needs"`
+	// Extras are what it can do without, but not as well.
+	Extras map[string]direct.Offer `json:"extras,omitempty"`
 }
 
 // check prints what this host offers and changes nothing. It fails when the
@@ -74,11 +76,15 @@ func hostReportFor(s *cli.Settings) (hostReport, error) {
 }
 
 func reportEngine(name string) engineReport {
-	r := engineReport{Offer: offer(engine.Probe(name)), Needs: make(map[string]direct.Offer)}
-	for _, n := range engine.Needs(name) {
-		r.Needs[n.Name] = offer(n.Err)
+	return engineReport{Offer: offer(engine.Probe(name)), Needs: offers(engine.Needs(name)), Extras: offers(engine.Extras(name))}
+}
+
+func offers(needs []engine.Need) map[string]direct.Offer {
+	all := make(map[string]direct.Offer)
+	for _, n := range needs {
+		all[n.Name] = offer(n.Err)
 	}
-	return r
+	return all
 }
 
 func offer(err error) direct.Offer {

@@ -16,7 +16,7 @@ const (
 	Systrap = "systrap"
 )
 
-// Need is something of the host that an engine cannot do without.
+// Need is something of the host that an engine uses.
 type Need struct {
 	// Name is a word for it, in snake_case.
 	Name string
@@ -45,6 +45,14 @@ func Needs(name string) []Need {
 		return []Need{{"ptrace", probePtrace()}, {"seccomp_trap", probeAction(unix.SECCOMP_RET_TRAP)}}
 	}
 	return []Need{{"name", fmt.Errorf("there is no engine %q; choose %s or %s", name, Inproc, Systrap)}}
+}
+
+// Extras looks for what the named engine can do without, but not as well.
+func Extras(name string) []Need {
+	if name == Inproc {
+		return inprocExtras()
+	}
+	return nil
 }
 
 // yamaScope is the Yama security module's say on ptrace

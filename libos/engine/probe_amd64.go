@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/cpuid"
 )
@@ -18,6 +20,15 @@ func inprocNeeds() []Need {
 		}
 	}
 	return append(needs, Need{"set_up", setUp()})
+}
+
+func inprocExtras() []Need {
+	cpuid.Initialize()
+	keys := Need{Name: "protection_keys"}
+	if !cpuid.HostFeatureSet().HasFeature(cpuid.X86FeatureOSPKE) {
+		keys.Err = errors.New("this machine has no protection keys (ospke in /proc/cpuinfo): a program that reads its own text sees what is patched there")
+	}
+	return []Need{keys}
 }
 
 // probeDispatch switches Syscall User Dispatch off for the calling thread,

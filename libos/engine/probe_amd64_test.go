@@ -25,6 +25,16 @@ func TestNeeds(t *testing.T) {
 	require.Equal(t, needs[2].Err, Probe(Inproc))
 }
 
+// TestExtras: the kernel says the same of the processor.
+func TestExtras(t *testing.T) {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	require.NoError(t, err)
+	extras := Extras(Inproc)
+	require.Len(t, extras, 1)
+	require.Equal(t, strings.Contains(string(info), " ospke"), extras[0].Err == nil, extras[0].Name)
+	require.Empty(t, Extras(Systrap))
+}
+
 // TestProbeChangesNothing: the thread that probed may go on as before.
 func TestProbeChangesNothing(t *testing.T) {
 	runtime.LockOSThread()
