@@ -1,6 +1,7 @@
 package netserver
 
 import (
+	"context"
 	"net"
 	"slices"
 	"sync"
@@ -22,6 +23,7 @@ type fakeNIC struct {
 	sent    [][]byte
 	full    bool // it takes nothing
 	closed  bool
+	woken   bool
 }
 
 func newFakeNIC() *fakeNIC {
@@ -37,7 +39,7 @@ func (n *fakeNIC) Offloads() direct.Offloads    { return direct.Offloads{TXCheck
 func (n *fakeNIC) Mode() direct.Mode            { return direct.Mode{NIC: "fake"} }
 func (n *fakeNIC) Stats() (s direct.QueueStats) { return s }
 func (n *fakeNIC) Release()                     {}
-func (n *fakeNIC) Wake()                        {}
+func (n *fakeNIC) Wake()                        { n.change(func() { n.woken = true }) }
 
 func (n *fakeNIC) change(f func()) {
 	n.mu.Lock()
@@ -73,9 +75,10 @@ func (n *fakeNIC) Receive(batch [][]byte) (int, error) {
 func (n *fakeNIC) Wait() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for len(n.arrived) == 0 && !n.closed {
+	for len(n.arrived) == 0 && !n.closed && !n.woken {
 		n.cond.Wait()
 	}
+	n.woken = false
 	return nil
 }
 
@@ -271,4 +274,54 @@ func TestDetach(t *testing.T) {
 	b.nic.arrive(in(peer4, dedicated4, protoUDP, udp(5, 9)).bytes())
 	require.Eventually(t, func() bool { return b.Stats().Uplink.Drops["ring_gone"] == 1 }, 30*time.Second, time.Millisecond)
 	require.EqualValues(t, 1, b.Stats().Gone.In)
+}
+
+// TestMark: a mark comes behind what had arrived before, also while more arrives
+// all the time, and waits for room in the ring.
+func TestMark(t *testing.T) {
+	b := newBench(t)
+	f := in(peer4, dedicated4, protoUDP, udp(5, 9)).bytes()
+	mark := append(append(ourMAC[:], ourMAC[:]...), 0x88, 0xb5, 7)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	require.ErrorIs(t, b.Mark(ctx, 99, mark), ErrPort)
+	for range 10 {
+		const before = 500
+		for range before {
+			b.nic.arrive(f)
+		}
+		marked := make(chan error, 1)
+		go func() { marked <- b.Mark(ctx, 3, mark) }()
+		for n := 0; ; n++ {
+			if n%2 == 0 {
+				b.nic.arrive(f) // it never ends
+			}
+			if got := b.receive(3); len(got) == len(mark) {
+				require.GreaterOrEqual(t, n, before)
+				break
+			}
+		}
+		require.NoError(t, <-marked)
+		b.nic.change(func() { b.nic.arrived = nil })
+		done := append(mark, 1)
+		require.NoError(t, b.Mark(ctx, 3, done))
+		for len(b.receive(3)) != len(done) {
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20_000 {
+		b.nic.arrive(f)
+	}
+	require.Eventually(t, func() bool { return b.Stats().Uplink.Drops["ring_full"] > 0 }, 30*time.Second, time.Millisecond)
+	require.ErrorIs(t, b.Mark(ended, 3, mark), context.Canceled)
+	b.nic.change(func() { b.nic.arrived = nil })
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		for range 100 {
+			b.receive(3)
+		}
+	})
+	require.NoError(t, b.Mark(ctx, 3, mark))
+	reader.Wait()
 }

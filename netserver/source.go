@@ -22,9 +22,12 @@ func (w *worker) serveUplink(q direct.Queue) error {
 			}
 			q.Release()
 			w.end(false)
+			w.barriers.round(n)
 			idle = time.Time{}
 		case err != nil:
 			return err
+		case w.barriers.due():
+			w.barriers.round(0)
 		case w.s.spin(&idle):
 		default:
 			if err := q.Wait(); err != nil {

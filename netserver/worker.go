@@ -40,6 +40,8 @@ type worker struct {
 	traced  *Traced // what becomes of the present frame, if that is traced
 	tracer  *tracer
 
+	barriers barriers // of a worker of the uplink
+
 	beats atomic.Uint64 // counts rounds; odd while it works
 	mu    sync.Mutex
 	// +checklocks:mu

@@ -188,7 +188,7 @@ func (x *exchanger) exchange(t *testing.T, flowing bool) Merged {
 	x.mark(ctx, t, from, flowing)
 	x.ep.Stamped()
 	x.word.Store(uint32(tag)<<8 | next)
-	_, err := x.ep.Move(ctx, x.paths[next])
+	_, err := x.ep.Move(ctx, x.paths[next], false)
 	require.NoError(t, err)
 	x.mark(ctx, t, from, flowing)
 	x.word.Store(next)
@@ -329,7 +329,7 @@ func TestMoveFromStuckPath(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	moved := make(chan error, 1)
 	go func() {
-		_, err := ep.Move(ctx, p)
+		_, err := ep.Move(ctx, p, false)
 		moved <- err
 	}()
 	require.Eventually(t, func() bool { return ep.Egress() == nil }, 30*time.Second, time.Millisecond)
@@ -344,6 +344,12 @@ func TestMoveFromStuckPath(t *testing.T) {
 	require.Equal(t, ep.First(), ep.Egress())
 	s = ep.Stats()
 	require.EqualValues(t, 1, s.TxSent)
+	_, err = ep.Move(ctx, p, true)
+	require.NoError(t, err)
+	require.Equal(t, p, ep.Egress())
+	require.ErrorIs(t, p.Remove(), ErrEgress)
+	_, err = ep.Move(ctx, ep.First(), false)
+	require.NoError(t, err, "nothing is left on that one")
 	require.NoError(t, p.Remove())
 	requireConserved(t, ep.Stats())
 }

@@ -31,9 +31,9 @@ type Moved struct {
 
 // Move makes packets leave by another path. Until the old one has sent all
 // that it has, further packets are held, so that none overtakes another. If ctx
-// ends before, they go on leaving by the old path. An old path that is broken
-// has nothing more to wait for.
-func (e *Endpoint) Move(ctx context.Context, to *Path) (m Moved, err error) {
+// ends before, they go on leaving by the old path; with force they leave by the
+// new one even then. An old path that is broken has nothing more to wait for.
+func (e *Endpoint) Move(ctx context.Context, to *Path, force bool) (m Moved, err error) {
 	e.moving.Lock()
 	defer e.moving.Unlock()
 	from := e.egress.Load()
@@ -44,6 +44,9 @@ func (e *Endpoint) Move(ctx context.Context, to *Path) (m Moved, err error) {
 	e.egress.Store(nil)
 	from.leave(true)
 	err = from.drain(ctx)
+	if force {
+		err = nil
+	}
 	if err != nil {
 		to = from
 	}

@@ -20,7 +20,7 @@ type Path struct {
 	gso     bool // the device cuts segments
 	stopped atomic.Bool
 	workers sync.WaitGroup
-	probes  chan uint64
+	probes  probes
 }
 
 // Errors of paths.
@@ -32,7 +32,8 @@ var (
 )
 
 func newPath(e *Endpoint, b Backend) *Path {
-	p := &Path{e: e, backend: b, gso: b.TXChecksum && b.GSOMax > 0, probes: make(chan uint64, maxProbes)}
+	p := &Path{e: e, backend: b, gso: b.TXChecksum && b.GSOMax > 0}
+	p.probes.more = make(chan struct{})
 	for _, q := range b.Queues {
 		p.queues = append(p.queues, &queue{Queue: q, path: p})
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"sync"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -30,28 +32,51 @@ func Probe(mac [6]byte, nonce uint64) []byte {
 	return b
 }
 
-// probed notes that a probe came by this path. Of too many, the last are
-// forgotten: nobody waits for as many.
+// probes are those that have come by a path.
+type probes struct {
+	mu sync.Mutex
+	// +checklocks:mu
+	seen [maxProbes]uint64 // the last ones
+	// +checklocks:mu
+	n int
+	// +checklocks:mu
+	more chan struct{} // closed when another comes
+}
+
+// probed notes that a probe came by this path. Many that nobody waits for
+// displace each other.
 func (p *Path) probed(frame []byte) {
 	if len(frame) < ethernetLen+nonceLen {
 		return
 	}
-	select {
-	case p.probes <- binary.BigEndian.Uint64(frame[ethernetLen:]):
-	default:
-	}
+	b := &p.probes
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.seen[b.n%maxProbes] = binary.BigEndian.Uint64(frame[ethernetLen:])
+	b.n++
+	close(b.more)
+	b.more = make(chan struct{})
 }
 
-// AwaitProbe waits until a probe with the given nonce has come by this path.
+// has tells whether a probe has come, and what to wait for if not.
+func (b *probes) has(nonce uint64) (bool, <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Contains(b.seen[:min(b.n, maxProbes)], nonce), b.more
+}
+
+// AwaitProbe waits until a probe with the given nonce has come by this path, if
+// it is not among the last that have.
 func (p *Path) AwaitProbe(ctx context.Context, nonce uint64) error {
 	for {
+		seen, more := p.probes.has(nonce)
+		if seen {
+			return nil
+		}
 		select {
-		case got := <-p.probes:
-			if got == nonce {
-				return nil
-			}
+		case <-more:
 		case <-ctx.Done():
-			return fmt.Errorf("no probe frame came by the new path: %w", ctx.Err())
+			return fmt.Errorf("no probe frame came by the path: %w", ctx.Err())
 		}
 	}
 }

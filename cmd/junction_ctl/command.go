@@ -46,6 +46,7 @@ func newCommand(out io.Writer) *cobra.Command {
 		c.statsCommand(),
 		command("restart netserver", "Replace the network server", cobra.ExactArgs(1), c.restart),
 		command("upgrade netserver PATH", "Replace the network server by another program, or keep it if that fails", cobra.ExactArgs(2), c.upgrade),
+		c.switchCommand(),
 		c.limitCommand(),
 		c.captureCommand(),
 		c.topCommand(),
@@ -95,6 +96,11 @@ func (c *ctl) ask(ctx context.Context, verb string, v any) error { return c.orde
 func (c *ctl) order(ctx context.Context, verb string, args, v any, files ...int) error {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
+	return c.orderIn(ctx, verb, args, v, files...)
+}
+
+// orderIn is order for as long as ctx allows.
+func (c *ctl) orderIn(ctx context.Context, verb string, args, v any, files ...int) error {
 	o, err := client.DialOperator(ctx, c.socket)
 	if errors.Is(err, client.ErrNoMonitor) {
 		return fmt.Errorf("%w; start junctiond, or name its socket with --socket", err)

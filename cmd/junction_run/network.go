@@ -14,6 +14,7 @@ import (
 	"junction/cmd/junction_run/internal/cli"
 	"junction/direct"
 	"junction/internal/monitor/client"
+	"junction/internal/monitor/mover"
 	"junction/libos/netstack"
 	modeswitch "junction/switch"
 )
@@ -26,6 +27,7 @@ type network struct {
 	link    *modeswitch.Endpoint
 	device  direct.Device
 	lease   *client.Instance
+	mover   *mover.Mover // with a lease
 	capture *modeswitch.Capture
 	file    *os.File
 }
@@ -143,6 +145,9 @@ func (n *network) close() (err error) {
 	}
 	if n.device != nil {
 		err = n.device.Close()
+	}
+	if n.mover != nil {
+		err = errors.Join(err, n.mover.Close())
 	}
 	if n.lease != nil {
 		n.lease.Close()

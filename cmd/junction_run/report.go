@@ -25,9 +25,11 @@ type report struct {
 	ExitCode       int      `json:"exit_code"`
 	ElapsedSeconds float64  `json:"elapsed_seconds"`
 	libos.Stats
-	Device *deviceReport     `json:"device,omitempty"` // in direct mode
-	Rings  *ipc.Stats        `json:"rings,omitempty"`  // in server mode
-	Link   *modeswitch.Stats `json:"link,omitempty"`   // in both
+	Device *deviceReport `json:"device,omitempty"` // in direct mode
+	Rings  *ipc.Stats    `json:"rings,omitempty"`  // in server mode
+	// Queue counts what passed queues of its own, after it was switched to direct mode.
+	Queue *direct.QueueStats `json:"queue,omitempty"`
+	Link  *modeswitch.Stats  `json:"link,omitempty"` // in both
 }
 
 // deviceReport is a NIC: what was really in use, and what passed.
@@ -48,6 +50,11 @@ func (r *report) addNetwork(n *network) {
 	if n.lease != nil {
 		rings := n.lease.Rings()[0].Stats()
 		r.Rings = &rings
+	}
+	if n.mover != nil {
+		if q := n.mover.QueueStats(); q.Drops != nil {
+			r.Queue = &q
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"junction/cmd/junction_run/internal/cli"
 	"junction/internal/monitor/client"
+	"junction/internal/monitor/mover"
 	"junction/libos/netstack"
 	"junction/portmap"
 	"junction/portmap/table"
@@ -55,7 +56,11 @@ func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstac
 		},
 		Spin: s.Spin, Capture: n.capture,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	n.mover = mover.Start(mover.Options{Lease: lease, Link: n.link, Shared: l.Shared, Logger: logger})
+	return nil
 }
 
 func joinError(ctx context.Context, err error) error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -177,6 +178,8 @@ func (s *session) answer(env *control.Envelope, m wire.Ask) error {
 			s.logger.Warn("limit", "error", err) // it has just left
 		}
 		return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, struct{}{})
+	case "mark":
+		return s.mark(id, m)
 	}
 	follow := map[string]func(*control.Envelope, wire.Ask) error{"capture": s.capture, "trace": s.trace}[m.Verb]
 	if follow == nil {
@@ -186,6 +189,28 @@ func (s *session) answer(env *control.Envelope, m wire.Ask) error {
 		return s.conn.Send(s.ctx, id, &control.Error{Code: uint32(unix.EINVAL), Text: err.Error()})
 	}
 	return wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, struct{}{})
+}
+
+// markTime is how long a mark may take.
+const markTime = 5 * time.Second
+
+// mark answers when the mark is in the ring, without holding up other orders.
+func (s *session) mark(id uint32, ask wire.Ask) error {
+	var m wire.Mark
+	if err := json.Unmarshal(ask.Args, &m); err != nil {
+		return fmt.Errorf("%w: mark: %w", control.ErrProtocol, err)
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(s.ctx, markTime)
+		defer cancel()
+		// Failures to answer show where orders are received.
+		if err := s.server.Mark(ctx, m.ID, m.Frame); err != nil {
+			_ = s.conn.Send(s.ctx, id, &control.Error{Code: uint32(unix.EINVAL), Text: err.Error()})
+			return
+		}
+		_ = wire.Send(s.ctx, s.conn, id, wire.TypeAnswer, struct{}{})
+	}()
+	return nil
 }
 
 // capture begins to write frames to the file that came with the request.

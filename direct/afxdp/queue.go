@@ -149,6 +149,12 @@ func (q *Queue) TransmitWait() error {
 	if q.retry { // the driver is busy, and tells nobody when it no longer is
 		timeout = 1
 	}
+	return q.awaitTransmit(timeout)
+}
+
+// awaitTransmit blocks until the kernel has finished with frames, for timeout
+// milliseconds at most unless that is -1. Only between Enter and Leave.
+func (q *Queue) awaitTransmit(timeout int) error {
 	var events [2]unix.EpollEvent
 	for {
 		q.syscalls.Add(1)

@@ -32,6 +32,8 @@ type instance struct {
 	weight   uint32               // at the uplink; 0 is 1
 	since    time.Time
 	asked    pending
+	sw       *switcher
+	back     wire.Rejoin // what it said when it came back
 }
 
 // serveInstance gives an instance its lease, for as long as it is connected.
@@ -51,6 +53,7 @@ func (m *Monitor) serveInstance(ctx context.Context, c *control.Conn, name strin
 		return err
 	}
 	i := &instance{name: name, peer: c.Peer(), conn: c, since: time.Now()}
+	i.sw = newSwitcher(m, i)
 	pair, err := m.join(i, join)
 	if err != nil {
 		return refuseErr(ctx, c, env.ID, fmt.Errorf("instance %q: %w", name, err))
@@ -185,6 +188,7 @@ func (m *Monitor) welcome(ctx context.Context, i *instance, pair *ipc.Pair, id u
 
 // leave frees all that an instance had.
 func (m *Monitor) leave(i *instance) {
+	i.sw.gone()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.advance()
@@ -222,6 +226,13 @@ func (m *Monitor) request(ctx context.Context, i *instance, env *control.Envelop
 			return refuseErr(ctx, i.conn, env.ID, err)
 		}
 		return wire.Send(ctx, i.conn, env.ID, wire.TypeClosed, wire.Closed{})
+	case wire.TypeSwitch:
+		var w wire.Switch
+		if err := wire.Decode(env, wire.TypeSwitch, &w); err != nil {
+			return err
+		}
+		i.sw.received(w)
+		return nil
 	case control.TypeError, wire.TypeAnswer:
 		var a wire.Answer
 		err := wire.Decode(env, wire.TypeAnswer, &a)

@@ -37,6 +37,7 @@ type Monitor struct {
 	opened bool // open is closed, or about to be
 
 	offences offences
+	switches notice // of a mode switch that has ended, or a queue that is free
 
 	server  supervisor
 	uplink  uplink

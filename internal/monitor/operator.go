@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"junction/direct/steer"
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
+	"junction/portmap"
 )
 
 // Status is the monitor's state as a whole.
@@ -52,6 +54,11 @@ type InstanceStatus struct {
 	Rate       uint64         `json:"rate_bytes_per_second"` // 0: no limit
 	Weight     uint32         `json:"weight"`
 	AgeSeconds float64        `json:"age_seconds"`
+	// Switching says where a switch under way is, LastSwitch how the last one
+	// went, Queue what passed the queue of an instance in direct mode.
+	Switching  string             `json:"switching,omitempty"`
+	LastSwitch *wire.SwitchResult `json:"last_switch,omitempty"`
+	Queue      *steer.VFStats     `json:"queue,omitempty"`
 }
 
 // PortStatus is an owned port's.
@@ -118,6 +125,8 @@ func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask, env
 		return m.askServer(ctx, a, files...)
 	case "upgrade":
 		return m.upgrade(ctx, a)
+	case "switch":
+		return m.switchMode(ctx, a)
 	}
 	return nil, fmt.Errorf("unknown request %q; use programs of one release: %w", a.Verb, unix.ENOSYS)
 }
@@ -132,21 +141,34 @@ func privileged(p control.Peer) error {
 
 // Status returns the state as it is.
 func (m *Monitor) Status() Status {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	s := Status{
 		Schema: 1, PID: os.Getpid(), UptimeSeconds: time.Since(m.start).Seconds(),
 		Shared: m.opts.Shared, Gateways: m.opts.Gateways, Dedicated: m.opts.Dedicated,
 		Server: m.server.status(), Instances: []InstanceStatus{}, DirectQueues: m.uplink.stats(), Offences: m.offences.list(),
 	}
-	for _, i := range m.instances {
-		s.Instances = append(s.Instances, InstanceStatus{
-			ID: uint32(i.id), Name: i.name, PID: i.peer.PID, UID: i.peer.UID, Mode: serverMode.String(),
-			Shared: i.shared, Addresses: i.prefixes, Rate: i.rate, Weight: max(1, i.weight), AgeSeconds: time.Since(i.since).Seconds(),
-		})
+	for _, i := range m.present() {
+		s.Instances = append(s.Instances, m.instanceStatus(i))
 	}
 	slices.SortFunc(s.Instances, func(a, b InstanceStatus) int { return int(a.ID) - int(b.ID) })
 	return s
+}
+
+// present returns all instances.
+func (m *Monitor) present() []*instance {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Values(m.instances))
+}
+
+func (m *Monitor) instanceStatus(i *instance) InstanceStatus {
+	sw := i.sw.status() // not with m.mu held: a queue may just be ended, which takes its time
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return InstanceStatus{
+		ID: uint32(i.id), Name: i.name, PID: i.peer.PID, UID: i.peer.UID, Mode: sw.mode.String(),
+		Shared: i.shared, Addresses: i.prefixes, Rate: i.rate, Weight: max(1, i.weight), AgeSeconds: time.Since(i.since).Seconds(),
+		Switching: sw.step, LastSwitch: sw.last, Queue: sw.queue,
+	}
 }
 
 func (s *supervisor) status() ServerStatus {
@@ -158,11 +180,15 @@ func (s *supervisor) status() ServerStatus {
 }
 
 func (m *Monitor) portStatus() []PortStatus {
+	modes := make(map[portmap.Instance]string)
+	for _, i := range m.present() {
+		modes[i.id] = i.sw.status().mode.String()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := []PortStatus{}
 	for _, p := range m.ports.Ports() {
-		s := PortStatus{Proto: p.Proto.String(), Endpoint: p.Endpoint, ID: uint32(p.Owner), State: p.State.String(), Mode: p.Mode.String()}
+		s := PortStatus{Proto: p.Proto.String(), Endpoint: p.Endpoint, ID: uint32(p.Owner), State: p.State.String(), Mode: modes[p.Owner]}
 		if i := m.instances[p.Owner]; i != nil {
 			s.Name = i.name
 		}

@@ -46,6 +46,8 @@ type Options struct {
 	Rings ipc.Options
 	// Logger receives what happens. Default: discarded.
 	Logger *slog.Logger
+
+	fabric fabric // instead of the uplink's, for tests
 }
 
 const defaultHangAfter = 250 * time.Millisecond

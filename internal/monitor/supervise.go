@@ -285,11 +285,20 @@ func (s *supervisor) found(x *session, r wire.Ready) {
 // lost ends session x, or any if x is nil.
 func (s *supervisor) lost(x *session) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.session == nil || x != nil && s.session != x {
+		s.mu.Unlock()
 		return
 	}
 	close(s.session.over)
 	s.session = nil
 	s.readiness = make(chan struct{})
+	s.mu.Unlock()
+	s.m.serverGone()
+}
+
+// uplink is what the uplink is like, as the last server that was ready had it.
+func (s *supervisor) uplink() wire.Ready {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.link
 }

@@ -147,6 +147,7 @@ func (m *Monitor) resume(ctx context.Context, r record, back chan struct{}) {
 	}
 	defer i.conn.Close()
 	defer m.leave(i)
+	i.sw.resume(&i.back)
 	m.opts.Logger.Info("instance came back", "id", i.id, "name", i.name, "pid", i.peer.PID)
 	if err := m.serveRequests(ctx, i, in); !ended(err) {
 		m.offences.note(i.name, i.peer, err)
@@ -191,6 +192,7 @@ func (m *Monitor) callBack(ctx context.Context, i *instance) (in *wire.Receiver,
 		return nil, fmt.Errorf("%w: no rings", control.ErrProtocol)
 	}
 	i.rings = [ipc.FilesPerEnd]int(rings.Files)
+	i.sw, i.back = newSwitcher(m, i), back
 	if err := m.rejoin(i, back.Holds); err != nil {
 		closeAll(i.rings[:])
 		return nil, err

@@ -145,6 +145,7 @@ func network() group {
 		unix.SYS_ACCEPT4) // a monitor that takes over from one that died
 	return group{"network", "NIC queues that are open, AF_XDP sockets or TAP, and in server mode the monitor.", append(calls,
 		where(unix.SYS_GETSOCKOPT, 1, unix.SOL_XDP),
+		where(unix.SYS_FCNTL, 1, unix.F_GET_SEALS), // of the queue that an instance gets in a mode switch
 		where(unix.SYS_IOCTL, 1, unix.SIOCETHTOOL))}
 }
 

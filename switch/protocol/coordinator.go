@@ -27,8 +27,7 @@ var stepNames = [steps]string{"idle", "make", "prepare", "align", "move", "finis
 // String is the step's name.
 func (s Step) String() string { return stepNames[s] }
 
-// Coordinator is the monitor's side of an instance's switches. The zero value
-// is of one in server mode.
+// Coordinator is the monitor's side of an instance's switches.
 type Coordinator struct {
 	step   Step
 	mode   Mode // as steered, but during a switch
@@ -39,8 +38,12 @@ type Coordinator struct {
 	out    []Action
 }
 
-// Resume makes the Coordinator of an instance that another monitor has had:
-// wherever it was, it goes to server mode. epoch is the last that it knows.
+// New makes the Coordinator of an instance that is in a mode. epoch is the last
+// that the instance knows, 0 if it is new.
+func New(m Mode, epoch uint64) *Coordinator { return &Coordinator{mode: m, to: m, epoch: epoch} }
+
+// Resume makes the Coordinator of an instance that another monitor was switching,
+// or that has a queue which this one does not: it goes to server mode. epoch is the last that it knows.
 func Resume(epoch uint64) (*Coordinator, []Action) {
 	c := &Coordinator{epoch: epoch + 1, to: Direct, mode: Server}
 	c.rollBack("another monitor has taken over")

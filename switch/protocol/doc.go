@@ -40,5 +40,5 @@
 //
 // A network server that ends takes marks with it: the switch is rolled back. A
 // monitor that ends leaves the instance with both paths; the next one sends
-// Abort to server mode, whatever the instance was about.
+// Abort to server mode, whichever the instance was going to.
 package protocol

@@ -26,9 +26,6 @@ const (
 	goingBack
 )
 
-// NewParticipant makes that of an instance that is in a mode.
-func NewParticipant(m Mode) *Participant { return &Participant{mode: m, to: m, has: m == Direct} }
-
 // Mode returns the mode: the way that packets leave, or are about to.
 func (p *Participant) Mode() Mode { return p.mode }
 

@@ -30,7 +30,7 @@ type world struct {
 }
 
 func newWorld(log func(string)) *world {
-	return &world{c: new(Coordinator), p: new(Participant), server: true, log: log}
+	return &world{c: New(Server, 0), p: new(Participant), server: true, log: log}
 }
 
 // monitor carries out what the coordinator wants.
@@ -183,6 +183,14 @@ func (w *world) monitorDies() {
 }
 
 func (w *world) monitorReturns() {
+	if !w.p.Switching() {
+		w.c = New(w.p.Mode(), w.p.Epoch())
+		w.stamp = false
+		if w.p.Mode() == Server {
+			w.steer, w.queue = Server, false
+		}
+		return
+	}
 	var do []Action
 	w.c, do = Resume(w.p.Epoch())
 	w.asked = 1 // its end is reported, to nobody

@@ -26,6 +26,7 @@ type caller struct {
 	stop  context.CancelFunc
 	done  chan struct{} // closed when nothing more is received
 	obey  Obey          // nil: nobody gives orders here
+	moves chan<- Switch // nil: there is no mode to switch here
 	tasks sync.WaitGroup
 
 	mu sync.Mutex
@@ -69,6 +70,10 @@ func (c *caller) receive(ctx context.Context) {
 		}
 		if env.Message.Type() == wire.TypeAsk && c.obey != nil {
 			c.tasks.Go(func() { c.carryOut(ctx, &env) })
+			continue
+		}
+		if env.Message.Type() == wire.TypeSwitch && c.moves != nil {
+			c.move(&env)
 			continue
 		}
 		c.mu.Lock()

@@ -37,6 +37,12 @@ type Instance struct {
 	holds map[uint64]wire.Bind
 	// +checklocks:mu
 	next uint64
+	// +checklocks:mu
+	epoch uint64
+	// +checklocks:mu
+	direct, switching bool
+
+	moves chan Switch
 }
 
 // JoinInstance connects to the monitor at path and asks for a lease: for the
@@ -48,7 +54,8 @@ func JoinInstance(ctx context.Context, path, name string, addrs []netip.Addr, ob
 		return nil, err
 	}
 	c.obey = obey
-	i := &Instance{conn: c, obey: obey, changed: make(chan struct{}), holds: make(map[uint64]wire.Bind)}
+	i := &Instance{conn: c, obey: obey, changed: make(chan struct{}), holds: make(map[uint64]wire.Bind), moves: make(chan Switch, maxMoves)}
+	c.moves = i.moves
 	if err := i.join(ctx, c.conn, addrs); err != nil {
 		_ = c.conn.Close()
 		i.free()
@@ -219,6 +226,10 @@ func (i *Instance) Close() {
 }
 
 func (i *Instance) free() {
+	for len(i.moves) > 0 { // nobody else takes any more
+		s := <-i.moves
+		s.Close()
+	}
 	for _, e := range i.rings {
 		_ = e.Close()
 	}

@@ -49,7 +49,7 @@ func (i *Instance) rejoin(ctx context.Context, conn *control.Conn) *caller {
 		return nil
 	}
 	c := newCaller(conn)
-	c.obey = i.obey
+	c.obey, c.moves = i.obey, i.moves
 	return c
 }
 
@@ -59,9 +59,9 @@ func (i *Instance) tell(ctx context.Context, conn *control.Conn) error {
 		return err
 	}
 	i.mu.Lock()
-	holds := slices.Collect(maps.Values(i.holds))
+	back := wire.Rejoin{ID: i.lease.ID, Holds: slices.Collect(maps.Values(i.holds)), Epoch: i.epoch, Direct: i.direct, Switching: i.switching}
 	i.mu.Unlock()
-	if err := wire.Send(ctx, conn, 1, wire.TypeRejoin, wire.Rejoin{ID: i.lease.ID, Holds: holds}); err != nil {
+	if err := wire.Send(ctx, conn, 1, wire.TypeRejoin, back); err != nil {
 		return err
 	}
 	if err := conn.Send(ctx, 1, control.Rings{Side: ipc.ServerSide, Queues: 1}, i.server[:]...); err != nil {

@@ -8,6 +8,7 @@
 //	          → Bind             ← Bound, or control.Error with an errno
 //	          → Close            ← Closed
 //	          ← Ask              → Answer, or control.Error
+//	          ← Switch           → Switch (package protocol)
 //	server    → Back             ← Setup, with the portmap's view and the uplink's
 //	                               queues, once it is to serve; until then it is a spare
 //	          → Ready
@@ -63,6 +64,7 @@ const (
 	TypeRejoin
 	TypeBack
 	TypeBegin
+	TypeSwitch
 )
 
 // SocketPath is where the monitor listens unless told otherwise: the

@@ -33,6 +33,11 @@ type Escrow struct{}
 type Rejoin struct {
 	ID    uint32 `json:"id"`
 	Holds []Bind `json:"holds"`
+	// Epoch is the number of its last switch; Direct says that packets leave by a
+	// queue of its own, Switching that a switch is under way.
+	Epoch     uint64 `json:"epoch,omitempty"`
+	Direct    bool   `json:"direct,omitempty"`
+	Switching bool   `json:"switching,omitempty"`
 }
 
 // Link is what the uplink is like for those behind it.
@@ -143,6 +148,13 @@ type Capture struct {
 // netserver.Server.Trace does, comes beside the message.
 type Trace struct {
 	Frames int `json:"frames"`
+}
+
+// Mark asks the network server to put a frame into an instance's ring, behind
+// what has come from the wire until then: netserver.Server.Mark.
+type Mark struct {
+	ID    uint32 `json:"id"`
+	Frame []byte `json:"frame"`
 }
 
 // Upgrade names another program for the network server.
