@@ -34,6 +34,7 @@ func main() {
 	if err := cmd.MarkFlagRequired("monitor"); err != nil {
 		panic(err) // a mistake in this file
 	}
+	signal.Ignore(unix.SIGPIPE) // who reads our messages may end with the monitor
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	if err := cmd.ExecuteContext(ctx); err != nil {
