@@ -122,6 +122,8 @@ func TestNothingIsLeftOfTheUplink(t *testing.T) {
 		require.Equal(t, before, r.links())
 		require.NoDirExists(t, r.socket+".state")
 		r.startMonitor()
+		_, addr := r.startServer(t, "redis")
+		checkRedis(t, r, addr)
 	})
 }
 
