@@ -196,7 +196,7 @@ func find(all []monitor.InstanceStatus, name string) (found monitor.InstanceStat
 	}
 	switch n {
 	case 0:
-		return found, fmt.Errorf("no instance %q; junction_ctl ls lists them", name)
+		return found, fmt.Errorf("no instance %q; junction_ctl ls lists those of this junctiond, which knows none in direct mode", name)
 	case 1:
 		return found, nil
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -47,7 +46,8 @@ func (c *ctl) execCommand() *cobra.Command {
 	cmd.Long = `Run a further program in an instance, as the first program's user and in its
 file tree, on this command's standard streams. INT, TERM, HUP, QUIT, USR1, USR2,
 WINCH, TSTP and CONT reach it, and a hang-up when this command ends before it; it
-ends with the instance. On a terminal, that is its controlling terminal.
+ends with the instance. On a terminal, it gets one of its own, which this command
+carries to and from the user's.
 
 Exit code: the program's own; 128+n when signal n killed it; 127: not found; 126:
 not executable; 1: anything else that failed.`
@@ -69,15 +69,15 @@ func (c *ctl) exec(ctx context.Context, name string, e wire.Exec) error {
 	if len(e.Argv) == 0 {
 		return errors.New("exec: no program; want exec NAME -- PROGRAM [ARG...]")
 	}
+	streams := [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
+	if isTerminal(streams[0]) && os.Getenv(ownTerminal) == "" {
+		return onOwnTerminal(ctx, streams)
+	}
 	i, err := c.instance(ctx, name)
 	if err != nil {
 		return err
 	}
-	streams := [3]*os.File{os.Stdin, os.Stdout, os.Stderr}
 	if isTerminal(streams[0]) {
-		if err := notItsTerminal(streams[0], i); err != nil {
-			return err
-		}
 		e.Env = append([]string{"TERM=" + os.Getenv("TERM")}, e.Env...)
 	}
 	e.ID = i.ID
@@ -173,38 +173,6 @@ func keepFlags(streams [3]*os.File) func() {
 func isTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
-}
-
-// notItsTerminal refuses the terminal in whose background the instance itself
-// runs: reading from it would stop the instance.
-func notItsTerminal(tty *os.File, i monitor.InstanceStatus) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(tty.Fd()), &st); err != nil {
-		return err
-	}
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(int(i.PID)), "stat"))
-	if err != nil || !controls(string(stat), st.Rdev) {
-		return nil // in another PID namespace, or elsewhere
-	}
-	return fmt.Errorf("instance %s was started from this terminal and cannot share it; use another terminal, or start instances with setsid", i.Name)
-}
-
-// controls tells whether /proc/PID/stat names the device as controlling
-// terminal (proc_pid_stat(5)).
-func controls(stat string, device uint64) bool {
-	_, rest, ok := strings.Cut(stat, ") ")
-	fields := strings.Fields(rest)
-	const terminal = 7 - 3 // the rest begins with field 3
-	if !ok || len(fields) <= terminal {
-		return false
-	}
-	signed, err := strconv.ParseInt(fields[terminal], 10, 32)
-	if err != nil || signed == 0 {
-		return false
-	}
-	n := uint32(signed)
-	major, minor := n>>8&0xfff, n&0xff|n>>12&0xfff00
-	return unix.Mkdev(major, minor) == device
 }
 
 func (c *ctl) signalCommand() *cobra.Command {

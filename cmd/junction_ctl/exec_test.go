@@ -1,13 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
+	"os/exec"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
-	"pgregory.net/rapid"
 
 	"junction/ipc/control"
 )
@@ -22,21 +27,6 @@ func TestParseSignal(t *testing.T) {
 		_, err := parseSignal(text)
 		require.Error(t, err, text)
 	}
-}
-
-// TestControls: the terminal's number is found, as the kernel writes it.
-func TestControls(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		major, minor := rapid.Uint32Range(0, 0xfff).Draw(t, "major"), rapid.Uint32Range(0, 0xfffff).Draw(t, "minor")
-		written := minor&0xff | major<<8 | minor>>8<<20 // new_encode_dev, include/linux/kdev_t.h
-		name := rapid.StringN(0, 15, 15).Draw(t, "name")
-		stat := fmt.Sprintf("12 (%s) S 1 12 12 %d 12 4194560 1", name, int32(written))
-		device := unix.Mkdev(major, minor)
-		require.Equal(t, written != 0, controls(stat, device), stat)
-		require.False(t, controls(stat, device+1))
-	})
-	require.False(t, controls("", 0))
-	require.False(t, controls("1 (x) S 1", 0))
 }
 
 func TestShare(t *testing.T) {
@@ -58,4 +48,49 @@ func TestExecError(t *testing.T) {
 	}
 	other := &control.Error{Code: uint32(unix.ESRCH)}
 	require.Same(t, other, execError(other))
+}
+
+// TestDrain: all that is there is written, and nothing is waited for.
+func TestDrain(t *testing.T) {
+	ours, theirs, err := openTerminal()
+	require.NoError(t, err)
+	defer ours.Close()
+	defer theirs.Close()
+	text := strings.Repeat("x", 3000)
+	_, err = theirs.WriteString(text)
+	require.NoError(t, err)
+	var shown bytes.Buffer
+	require.NoError(t, ours.SetReadDeadline(time.Unix(1, 0)))
+	require.NoError(t, ours.SetReadDeadline(time.Time{}))
+	drain(&shown, ours)
+	require.Equal(t, text, shown.String())
+}
+
+func TestShellCode(t *testing.T) {
+	require.Equal(t, 3, shellCode(3<<8))
+	require.Equal(t, 128+9, shellCode(9))
+}
+
+// TestCarry: who stays behind with the terminal open holds up nobody, and what
+// was shown is not lost.
+func TestCarry(t *testing.T) {
+	ours, theirs, err := openTerminal()
+	require.NoError(t, err)
+	defer ours.Close()
+	c := exec.Command("sh", "-c", "trap '' HUP; sleep 1000 & seq 2000; read line; echo got-$line; exit 4")
+	c.Stdin, c.Stdout, c.Stderr = theirs, theirs, theirs
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	require.NoError(t, c.Start())
+	require.NoError(t, theirs.Close())
+	defer func() { _ = unix.Kill(-c.Process.Pid, unix.SIGKILL) }()
+	var shown bytes.Buffer
+	user := struct {
+		io.Reader
+		io.Writer
+	}{strings.NewReader("typed\n"), &shown}
+	var exit *exitError
+	require.ErrorAs(t, carry(c, ours, user, user), &exit)
+	require.Equal(t, 4, exit.code)
+	require.Contains(t, shown.String(), "\n2000\r\n")
+	require.Contains(t, shown.String(), "got-typed\r\n")
 }

@@ -193,14 +193,51 @@ func TestExecTerminal(t *testing.T) {
 		x.expect("prompt> ")
 		x.send("echo status $?\r")
 		x.expect("status 130")
-		x.expect("prompt> ") // before it readline reads the size, and sets it again
+		x.expect("prompt> ")
+		// Not while readline is at work, which reads the size and sets it again.
+		x.send("echo waiting-$((0)); until [ \"$(stty size)\" = '50 132' ]; do :; done; echo resized-$((0))\r")
+		x.expect("waiting-0")
 		x.resize(t, 50, 132)
-		x.send("stty size\r")
-		x.expect("50 132")
+		x.expect("resized-0")
 		x.expect("prompt> ")
 		x.send("exit 5\r")
 		require.Equal(t, 5, x.exit())
 		require.True(t, main.running())
 		main.terminate(143)
+	})
+}
+
+// TestExecSameTerminal: the instance was started in the background of the
+// terminal from which a program is started in it.
+func TestExecSameTerminal(t *testing.T) {
+	eachServerRig(t, func(t *testing.T, r *rig) {
+		r.touch()
+		c := r.Server.Command(context.Background(), "bash", "--norc", "--noprofile", "-i")
+		c.Env = append(os.Environ(), "PS1=host> ", "TERM=dumb", "HISTFILE=")
+		x := atTerminal(t, c, c.Cmd)
+		x.expect("host> ")
+		main := r.command([]string{"--name", "main", "--env", "PS1=inside> "}, "sh", "-c", `echo rea""dy; exec sleep 1000`) // not as it is typed
+		x.send("'" + strings.Join(main.Args, "' '") + "' &\r")
+		x.expect("ready")
+		ctl := r.control("exec", "main", "bash", "--norc", "--noprofile", "-i")
+		x.send(strings.Join(ctl.Args, " ") + "\r")
+		x.expect("inside> ")
+		x.send("stty size; read line; echo got-$line\r")
+		x.expect("24 80")
+		x.send("typed\r")
+		x.expect("got-typed")
+		x.expect("inside> ")
+		x.send("sh -c 'echo in-the-$((0))-foreground; read line'\r")
+		x.expect("in-the-0-foreground")
+		x.send("\x03")
+		x.expect("inside> ")
+		x.send("yes | head -n 3000; exit 6\r")
+		x.expect("host> ")
+		require.Equal(t, 3000, strings.Count(x.screen.String(), "\ny\r"), "nothing shown is lost")
+		x.send("echo status-$?\r")
+		x.expect("status-6")
+		x.expect("host> ")
+		x.send("kill %1; wait; exit 3\r")
+		require.Equal(t, 3, x.exit())
 	})
 }
