@@ -35,7 +35,7 @@ type outlet struct {
 	room   roomWaiter // of a ring: q; one at a time waits, who has the gate's turn
 	uplink bool
 	id     uint32 // of the instance; 0 for the uplink
-	index  int // of the uplink queue
+	index  int    // of the uplink queue
 	tap    *tapPoint
 	stuck  bool // a ring that was waited for in vain, and has taken nothing since; with mu held
 }
