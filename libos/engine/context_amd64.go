@@ -11,6 +11,7 @@ import (
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 )
 
@@ -52,8 +53,11 @@ type switchContext struct {
 	// returned: the last call was a return from a signal handler, perhaps to the
 	// middle of a patched site.
 	returned bool
-	// was32 are the registers to give back after a call by int $0x80.
-	was32 registers32
+	// was32 are the registers to give back after a call by int $0x80: of a
+	// thread with a tracer, whose state is pulled before the call, too, not
+	// before the next Switch.
+	was32    registers32
+	traced32 bool
 
 	// Numbers of system calls by traps and by patched sites.
 	traps, calls uint64
@@ -132,6 +136,8 @@ func (c *switchContext) switchHere(ctx context.Context, as *addressSpace, mm pla
 				continue
 			}
 			c.traps++
+			task := kernel.TaskFromContext(ctx)
+			c.traced32 = task != nil && task.Tracer() != nil
 			c.was32, c.site = was, site{shape: int80, next: hostarch.Addr(ac.Regs.Rip)}
 			return nil, hostarch.NoAccess, nil
 		}
@@ -300,9 +306,10 @@ func (c *switchContext) Preempt() {
 // PullFullState implements platform.Context.PullFullState.
 func (c *switchContext) PullFullState(_ platform.AddressSpace, ac *arch.Context64) error {
 	if c.stubAS == nil {
-		if c.site.shape == int80 {
+		if c.site.shape == int80 && !c.traced32 {
 			c.was32.after32(&ac.Regs.PtraceRegs, c.site.next)
 		}
+		showUnused(ac.FloatingPointData().Slice())
 		return nil
 	}
 	return c.stub.Load().PullFullState(c.stubAS, ac)

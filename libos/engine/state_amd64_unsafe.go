@@ -81,3 +81,15 @@ func pointAt(g *guest, ac *arch.Context64) {
 	g.fp = uintptr(unsafe.Pointer(&state[0]))
 	g.fpSize = uintptr(len(state))
 }
+
+// showUnused writes the initial x87 state where the bits of an XSAVE area say
+// that it has it: callEntry does not, and a tracer reads the bytes alone.
+func showUnused(state []byte) {
+	const bits, mxcsr, registers, registersEnd = 512, 24, 32, 160 // Intel SDM vol. 1, 13.4
+	if len(state) <= bits || state[bits]&1 != 0 {
+		return
+	}
+	clear(state[:mxcsr])
+	state[0], state[1] = 0x7f, 0x03
+	clear(state[registers:registersEnd])
+}

@@ -58,6 +58,7 @@ var deviations = map[string]map[string]*deviation{
 	"int80":             {"systrap": {why: whyInt80, instead: int80Refused}},
 	"int80_registers":   {"systrap": {why: whyInt80, varies: true}},
 	"int80_interrupted": {"systrap": {why: whyInt80, varies: true}},
+	"traced_int80":      {"systrap": {why: whyInt80, varies: true}},
 	"int80_exit":        {"systrap": {why: whyInt80}},
 	"gs_base":           {"inproc": {why: whyArchGS, instead: noGS}, "systrap": {why: whyArchGS, instead: noGS}},
 	"gs_base_at_start":  {"inproc": {why: whyGSShown, varies: true}, "systrap": {why: whySystrapGS, varies: true}},

@@ -262,6 +262,52 @@ static void show_vector(void)
 
 CASE(traced_vectors) { traced(exchange_vectors, show_vector); }
 
+/* A tracer reads the x87 state: unused, in use, and unused again. */
+static void show_x87(pid_t pid)
+{
+	for (int i = 0; i < 3; i++) {
+		struct user_fpregs_struct fp;
+
+		to_mark(pid);
+		must(!ptrace(PTRACE_GETFPREGS, pid, 0, &fp), "PTRACE_GETFPREGS");
+		printf("control %#x, status %#x, tags %#x, first %#x %#x\n", fp.cwd, fp.swd, fp.ftw, fp.st_space[1], fp.st_space[2]);
+	}
+}
+
+static void use_x87(void)
+{
+	unsigned char *site = new_site(MOV_EAX, SYS_getgid);
+	unsigned short control = 0x27f;
+
+	warm(site, 0);
+	__asm__ volatile("int3");
+	__asm__ volatile("fldcw %0\n fld1" ::"m"(control));
+	warm(site, 0);
+	__asm__ volatile("int3");
+	__asm__ volatile("fninit");
+	warm(site, 0);
+	__asm__ volatile("int3");
+}
+
+CASE(traced_x87) { traced(show_x87, use_x87); }
+
+/* Calls of 32-bit programs while a tracer looks on. */
+static void make_calls32(void)
+{
+	long ret, second = 0x1234;
+
+	for (int i = 0; i < 2; i++) {
+		__asm__ volatile("int $0x80" : "=a"(ret), "+S"(second) : "a"(20), "b"(0), "c"(0), "d"(0), "D"(0) : "memory", "r8", "r9", "r10", "r11");
+		printf("%d, rsi %#lx\n", ret == getpid(), second);
+		__asm__ volatile("int $0x80" : "=a"(ret), "+S"(second) : "a"(3), "b"(1000), "c"(0), "d"(0), "D"(0) : "memory", "r8", "r9", "r10", "r11");
+		printf("%ld, rsi %#lx\n", ret, second);
+	}
+	fflush(stdout);
+	__asm__ volatile("int3");
+}
+
+CASE(traced_int80) { traced((void (*)(pid_t))to_mark, make_calls32); }
+
 /* A tracer stops a tracee that computes without system calls. */
 static volatile int spinning = 1;
 
