@@ -56,8 +56,20 @@ func (e *Enclave) Hint(t Task, h Hints) error {
 	return nil
 }
 
-// Block takes a task that cannot go on off its core.
-func (e *Enclave) Block(now Time, t Task) error { return e.leaveCPU(now, t, blocked, TaskBlocked) }
+// Block takes a task that cannot go on off its core, or out of those that wait
+// for one: on a stock kernel a thread may have run although no policy let it.
+func (e *Enclave) Block(now Time, t Task) error {
+	s, err := e.expect(t, absent)
+	if err != nil {
+		return err
+	}
+	if s.state != runnable {
+		return e.leaveCPU(now, t, blocked, TaskBlocked)
+	}
+	s.state, s.since = blocked, now
+	e.tell(now, TaskBlocked, t, s)
+	return nil
+}
 
 // Yield takes a task that gives way off its core.
 func (e *Enclave) Yield(now Time, t Task) error { return e.leaveCPU(now, t, runnable, TaskYield) }

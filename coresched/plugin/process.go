@@ -7,6 +7,7 @@ import (
 	"net/rpc"
 	"os"
 	"os/exec"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -35,6 +36,7 @@ type Process struct {
 	// Traits are the policy's.
 	Traits cs.Traits
 
+	cmd     *exec.Cmd
 	client  *goplugin.Client
 	control *control
 	end     *ipc.End // until Attach
@@ -62,7 +64,7 @@ func Start(cmd *exec.Cmd, page *Page, log io.Writer) (*Process, error) {
 	if log == nil {
 		log = io.Discard
 	}
-	p := &Process{end: end, client: goplugin.NewClient(&goplugin.ClientConfig{
+	p := &Process{cmd: cmd, end: end, client: goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: handshake, Plugins: goplugin.PluginSet{pluginName: &controlPlugin{}}, Cmd: cmd,
 		Logger: hclog.NewNullLogger(), Stderr: log, SyncStderr: log,
 	})}
@@ -120,22 +122,24 @@ func (p *Process) Attach(now cs.Time, e *cs.Enclave) (*Driver, error) {
 }
 
 // PID returns the process's number.
-func (p *Process) PID() int {
-	if r := p.client.ReattachConfig(); r != nil {
-		return r.Pid
-	}
-	return 0
-}
+func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Exited tells whether the process has ended.
 func (p *Process) Exited() bool { return p.client.Exited() }
 
-// Kill ends the process, and returns when it has ended. Its driver is to be
-// closed beside.
+// killTime is how long a process has to end by itself. It has nothing to save.
+const killTime = 200 * time.Millisecond
+
+// Kill ends the process, and returns when it has ended. Its driver is to be closed
+// beside.
 func (p *Process) Kill() {
 	if p.end != nil {
 		_ = p.end.Close()
 		p.end = nil
+	}
+	if p.cmd.Process != nil { // one that stands still would keep the client waiting
+		hard := time.AfterFunc(killTime, func() { _ = p.cmd.Process.Kill() })
+		defer hard.Stop()
 	}
 	p.client.Kill()
 }

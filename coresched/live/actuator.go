@@ -1,0 +1,365 @@
+package live
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	cs "junction/coresched"
+	"junction/coresched/plugin"
+)
+
+// Options are an actuator's parameters.
+type Options struct {
+	// Guard is the command line of a program that calls Guard.
+	Guard []string
+	// Policy is the command line of a program that serves the policy whose name
+	// and parameters are added.
+	Policy []string
+	// Logger receives what happens. Default: discarded.
+	Logger *slog.Logger
+}
+
+// Errors that callers tell apart with errors.Is.
+var (
+	// ErrEnclave: no enclave of this name, or there is one already.
+	ErrEnclave = errors.New("no such enclave")
+	// ErrExists: there is an enclave of this name.
+	ErrExists = errors.New("enclave exists")
+	// ErrClosed: the actuator has ended.
+	ErrClosed = errors.New("core scheduling has ended")
+)
+
+// formerKept is for how many beats without a thread leaving those that left are
+// remembered.
+const formerKept = 50
+
+// Actuator schedules threads of this machine. Its methods may be called from
+// any goroutine.
+type Actuator struct {
+	opts Options
+
+	mu sync.Mutex
+	// +checklocks:mu
+	machine *cs.Machine
+	// +checklocks:mu
+	enclaves map[string]*enclave
+	// +checklocks:mu
+	threads map[int]*member // by thread number
+	// +checklocks:mu
+	members map[cs.Task]*member
+	// former are threads that have left, for events of theirs that are still on
+	// their way.
+	// +checklocks:mu
+	former map[int]original
+	// +checklocks:mu
+	formerAge int
+	// +checklocks:mu
+	closed bool
+	// +checklocks:mu
+	lost uint64 // events, as of the last resync
+
+	watch   *watcher
+	guard   *guard
+	helpers sync.WaitGroup
+	done    chan struct{}
+}
+
+// enclave is a named enclave with its policy.
+type enclave struct {
+	name    string
+	e       *cs.Enclave
+	page    *plugin.Page
+	timeout time.Duration
+	cores   unix.CPUSet
+	process *plugin.Process
+	driver  *plugin.Driver
+	served  chan struct{} // closed when the policy's goroutine has ended
+	// events counts what happened to policies here.
+	entered, policies, crashes, handoffs uint64
+	last                                 string // why the last policy ended
+}
+
+// member is a thread in an enclave.
+type member struct {
+	tid     int
+	started uint64
+	comm    string
+	task    cs.Task
+	enclave *enclave
+	original
+	adopted bool // its scheduling is ours now
+}
+
+// New starts an actuator. It takes no thread and no core yet. It needs root.
+func New(o Options) (*Actuator, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if len(o.Guard) == 0 || len(o.Policy) == 0 {
+		return nil, errors.New("core scheduling: the programs of guard and policies are needed")
+	}
+	m, err := cs.NewMachine(min(machineCPUs(), cs.MaxCPUs))
+	if err != nil {
+		return nil, err
+	}
+	w, err := newWatcher()
+	if err != nil {
+		return nil, fmt.Errorf("core scheduling: %w", err)
+	}
+	g, err := startGuard(exec.Command(o.Guard[0], o.Guard[1:]...))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("core scheduling: %w", err), w.close())
+	}
+	a := &Actuator{
+		opts: o, machine: m, enclaves: map[string]*enclave{}, threads: map[int]*member{}, members: map[cs.Task]*member{},
+		former: map[int]original{}, watch: w, guard: g, done: make(chan struct{}),
+	}
+	a.helpers.Go(a.heedEvents)
+	a.helpers.Go(a.watchdog)
+	return a, nil
+}
+
+// machineCPUs returns one more than the greatest number of a core that this
+// process may see.
+func machineCPUs() int {
+	if b, err := os.ReadFile("/sys/devices/system/cpu/possible"); err == nil {
+		if s, err := cs.ParseCPUSet(string(b[:max(0, len(b)-1)])); err == nil && !s.Empty() {
+			last := cs.CPU(0)
+			for c := s.Next(0); c != cs.NoCPU; c = s.Next(c + 1) {
+				last = c
+			}
+			return int(last) + 1
+		}
+	}
+	return runtime.NumCPU()
+}
+
+// Close destroys all enclaves and gives all threads back what they had.
+func (a *Actuator) Close() error {
+	a.mu.Lock()
+	if a.closed {
+		a.mu.Unlock()
+		return nil
+	}
+	a.closed = true
+	names := []string{}
+	for name := range a.enclaves {
+		names = append(names, name)
+	}
+	a.mu.Unlock()
+	var errs []error
+	slices.Sort(names)
+	for _, name := range names {
+		errs = append(errs, a.destroy(name))
+	}
+	close(a.done)
+	errs = append(errs, a.watch.reader.Flush()) // what has happened is heeded to the end
+	a.helpers.Wait()
+	return errors.Join(append(errs, a.watch.close(), a.guard.close())...)
+}
+
+// Create makes an enclave of cores that belong to none yet. timeout is how long
+// a thread may wait for a core before the policy is held to be broken; 0: for
+// ever.
+func (a *Actuator) Create(name string, cpus cs.CPUSet, timeout time.Duration) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.closed:
+		return ErrClosed
+	case name == "" || len(name) > 64:
+		return fmt.Errorf("%w: a name has 1 to 64 characters", ErrEnclave)
+	case a.enclaves[name] != nil:
+		return fmt.Errorf("%w: %q", ErrExists, name)
+	}
+	page, err := plugin.NewPage()
+	if err != nil {
+		return err
+	}
+	e, err := a.machine.NewEnclave(cpus, cs.EnclaveOptions{Board: page, RunnableTimeout: timeout})
+	if err != nil {
+		return errors.Join(err, page.Close())
+	}
+	a.enclaves[name] = &enclave{name: name, e: e, page: page, timeout: timeout, cores: toLinux(&cpus)}
+	return nil
+}
+
+// Destroy ends an enclave: its threads are as they were before they were pushed.
+func (a *Actuator) Destroy(name string) error {
+	a.mu.Lock()
+	closed := a.closed
+	a.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	return a.destroy(name)
+}
+
+func (a *Actuator) destroy(name string) error {
+	a.mu.Lock()
+	n := a.enclaves[name]
+	if n == nil {
+		a.mu.Unlock()
+		return fmt.Errorf("%w: %q", ErrEnclave, name)
+	}
+	delete(a.enclaves, name)
+	a.mu.Unlock()
+	a.endPolicy(n, "enclave destroyed")
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n.e.Destroy(clock())
+	a.carryOut()
+	for tid, t := range a.threads {
+		if t.enclave == n {
+			a.forget(tid)
+		}
+	}
+	return n.page.Close()
+}
+
+// forget strikes a thread off the lists.
+// +checklocks:a.mu
+func (a *Actuator) forget(tid int) {
+	t := a.threads[tid]
+	a.watch.drop(tid)
+	delete(a.threads, tid)
+	delete(a.members, t.task)
+	a.former[tid], a.formerAge = t.original, 0
+	if err := a.guard.tell(&note{Give: tid}); err != nil {
+		a.opts.Logger.Warn("the guard does not hear", "error", err)
+	}
+}
+
+// Push brings threads into an enclave. It stops at the first that it cannot take.
+func (a *Actuator) Push(name string, tids []int) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.enclaves[name]
+	if n == nil || a.closed {
+		return fmt.Errorf("%w: %q", ErrEnclave, name)
+	}
+	for _, tid := range tids {
+		if err := a.push(n, tid); err != nil {
+			return err
+		}
+	}
+	a.carryOut()
+	n.wake()
+	return nil
+}
+
+// +checklocks:a.mu
+func (a *Actuator) push(n *enclave, tid int) error {
+	if tid <= 0 {
+		return fmt.Errorf("%w: %d", ErrThread, tid)
+	}
+	s, err := readStat(tid)
+	switch {
+	case err != nil:
+		return err
+	case a.threads[tid] != nil:
+		return fmt.Errorf("%w: %d is in enclave %q", ErrRefused, tid, a.threads[tid].enclave.name)
+	case s.flags&kernelThread != 0:
+		return fmt.Errorf("%w: %d (%s) is the kernel's", ErrRefused, tid, s.comm)
+	case a.own(s.tgid):
+		return fmt.Errorf("%w: %d (%s) is needed to schedule", ErrRefused, tid, s.comm)
+	case s.gone():
+		return fmt.Errorf("%w: %d has ended", ErrThread, tid)
+	}
+	o, err := readOriginal(tid)
+	if err != nil {
+		return err
+	}
+	return a.enter(n, tid, &s, o)
+}
+
+// own tells whether a process is one of ours.
+// +checklocks:a.mu
+func (a *Actuator) own(pid int) bool {
+	if pid == os.Getpid() || pid == a.guard.cmd.Process.Pid {
+		return true
+	}
+	for _, n := range a.enclaves {
+		if n.process != nil && n.process.PID() == pid {
+			return true
+		}
+	}
+	return false
+}
+
+// enter takes a thread. The guard hears of it before anything is changed.
+// +checklocks:a.mu
+func (a *Actuator) enter(n *enclave, tid int, s *stat, o original) error {
+	if err := a.guard.take(tid, s.started, &o); err != nil {
+		return fmt.Errorf("%w: the guard does not hear: %w", ErrRefused, err)
+	}
+	if err := a.watch.add(tid); err != nil {
+		return errors.Join(fmt.Errorf("watch thread %d: %w", tid, err), a.guard.tell(&note{Give: tid}))
+	}
+	canRun := true
+	if again, err := readStat(tid); err == nil {
+		canRun = again.canRun() // what happens from now on is told
+	}
+	a.watch.tell(tid, !canRun)
+	t := &member{tid: tid, started: s.started, comm: s.comm, enclave: n, original: o}
+	task, err := n.e.Enter(clock(), canRun, cs.Hints{Nice: int8(o.nice), Group: uint32(s.tgid), Class: classOf(&o)})
+	if err != nil {
+		a.watch.drop(tid)
+		return errors.Join(err, a.guard.tell(&note{Give: tid}))
+	}
+	t.task = task
+	a.threads[tid], a.members[task] = t, t
+	n.entered++
+	return nil
+}
+
+// classOf takes a thread for best effort that its owner has made so.
+func classOf(o *original) cs.Class {
+	if o.policy == unix.SCHED_IDLE || o.policy == unix.SCHED_BATCH {
+		return cs.BestEffort
+	}
+	return cs.LatencyCritical
+}
+
+// carryOut does to threads what the machine wants.
+// +checklocks:a.mu
+func (a *Actuator) carryOut() {
+	for _, x := range a.machine.Actions() {
+		t := a.members[x.Task]
+		if t == nil {
+			continue // it has ended
+		}
+		var err error
+		switch x.Kind {
+		case cs.Adopt:
+			t.adopted = true
+			err = park(t.tid, &t.enclave.cores)
+		case cs.Stop:
+			err = park(t.tid, &t.enclave.cores)
+		case cs.Run:
+			t.enclave.handoffs++
+			err = t.run(t.tid, x.CPU)
+		case cs.Release:
+			t.adopted = false
+			err = t.restore(t.tid)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			a.opts.Logger.Warn("thread cannot be scheduled", "thread", t.tid, "name", t.comm, "error", err)
+		}
+	}
+}
+
+func (n *enclave) wake() {
+	if n.driver != nil {
+		n.driver.Wake()
+	}
+}

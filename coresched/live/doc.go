@@ -1,0 +1,19 @@
+// Package live schedules threads of this machine by the policies of coresched:
+// it is the actuator.
+//
+// It is polite. No thread gets a real-time class and nothing enters a cpuset: a
+// thread that a policy runs is SCHED_OTHER on the one core that it was given; one
+// that can run and has no core, or is blocked, is SCHED_IDLE on the enclave's
+// cores, where it runs only while nothing else wants to. So an idle core is never
+// left so while there is work, a policy that stands still slows threads down and
+// does not stop them, and threads outside the enclave are not kept off its cores.
+//
+// What threads do comes from BPF programs at the scheduler's tracepoints, which
+// look at threads of enclaves alone: blocks, wake-ups, ends, and new threads,
+// which join the enclave of their maker. Threads are known by their numbers in
+// the initial PID namespace.
+//
+// Whatever ends the actuator, threads get back the class, nice value and cores
+// that they had: it does so itself when it ends in order, and a guard, a process
+// that does nothing else, when it does not, or gives no sign of life.
+package live

@@ -1,0 +1,168 @@
+package live
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	cs "junction/coresched"
+)
+
+// original is how a thread was scheduled before it was pushed.
+type original struct {
+	policy uint32
+	nice   int32
+	cpus   cs.CPUSet
+}
+
+// Errors of Push that callers tell apart.
+var (
+	// ErrThread: no such thread.
+	ErrThread = errors.New("no such thread")
+	// ErrRefused: a thread that is not to be touched.
+	ErrRefused = errors.New("cannot take this thread")
+)
+
+// readOriginal refuses what is not an ordinary thread.
+func readOriginal(tid int) (o original, err error) {
+	attr, err := unix.SchedGetAttr(tid, 0)
+	if err != nil {
+		return o, notThere(tid, err)
+	}
+	switch attr.Policy {
+	case unix.SCHED_NORMAL, unix.SCHED_BATCH, unix.SCHED_IDLE:
+	default:
+		return o, fmt.Errorf("%w: %d is in scheduling class %d; only ordinary ones can be scheduled politely", ErrRefused, tid, attr.Policy)
+	}
+	o.policy, o.nice = attr.Policy, attr.Nice
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(tid, &set); err != nil {
+		return o, notThere(tid, err)
+	}
+	for c := range cs.CPU(cs.MaxCPUs) {
+		if set.IsSet(int(c)) {
+			o.cpus.Add(c)
+		}
+	}
+	return o, nil
+}
+
+func notThere(tid int, err error) error {
+	if errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("%w: %d", ErrThread, tid)
+	}
+	return err
+}
+
+// restore gives a thread back what it had. A thread that has ended is restored.
+func (o *original) restore(tid int) error {
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: o.policy, Nice: o.nice}
+	set := toLinux(&o.cpus)
+	err := errors.Join(setAttr(tid, &attr), unix.SchedSetaffinity(tid, &set))
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+func setAttr(tid int, attr *unix.SchedAttr) error { return unix.SchedSetAttr(tid, attr, 0) }
+
+// run gives a thread its class on one core.
+func (o *original) run(tid int, c cs.CPU) error {
+	var set unix.CPUSet
+	set.Set(int(c))
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: o.nice}
+	return errors.Join(unix.SchedSetaffinity(tid, &set), setAttr(tid, &attr))
+}
+
+// park lets a thread have only what nobody else wants of cores.
+func park(tid int, cores *unix.CPUSet) error {
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}
+	return errors.Join(setAttr(tid, &attr), unix.SchedSetaffinity(tid, cores))
+}
+
+func toLinux(s *cs.CPUSet) (set unix.CPUSet) {
+	for c := s.Next(0); c != cs.NoCPU; c = s.Next(c + 1) {
+		set.Set(int(c))
+	}
+	return set
+}
+
+// stat is what /proc says of a thread.
+type stat struct {
+	comm    string
+	state   byte
+	flags   uint64
+	started uint64 // ticks after the machine's start: tells a thread from its number's next holder
+	ticks   uint64 // of CPU time
+	tgid    int
+}
+
+const kernelThread = 0x00200000 // PF_KTHREAD
+
+// readStat reads /proc/TID/stat. It is for threads as well as processes.
+func readStat(tid int) (s stat, err error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/stat")
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		return s, fmt.Errorf("%w: %d", ErrThread, tid)
+	}
+	if err != nil {
+		return s, err
+	}
+	if s, err = parseStat(b); err != nil {
+		return s, fmt.Errorf("/proc/%d/stat: %w", tid, err)
+	}
+	s.tgid, err = readTGID(tid)
+	return s, err
+}
+
+var errStat = errors.New("not in the known form")
+
+// parseStat reads a line of proc_pid_stat(5). The name in it may hold anything.
+func parseStat(b []byte) (s stat, err error) {
+	open, shut := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	if open < 0 || shut < open {
+		return s, errStat
+	}
+	s.comm = string(b[open+1 : shut])
+	f := strings.Fields(string(b[shut+1:]))
+	if len(f) < 20 || len(f[0]) != 1 {
+		return s, errStat
+	}
+	s.state = f[0][0]
+	var utime, stime uint64
+	for _, n := range []struct {
+		into *uint64
+		text string
+	}{{&s.flags, f[6]}, {&utime, f[11]}, {&stime, f[12]}, {&s.started, f[19]}} {
+		if *n.into, err = strconv.ParseUint(n.text, 10, 64); err != nil {
+			return s, errStat
+		}
+	}
+	s.ticks = utime + stime
+	return s, nil
+}
+
+func readTGID(tid int) (int, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
+	if err != nil {
+		return 0, fmt.Errorf("%w: %d", ErrThread, tid)
+	}
+	for line := range strings.Lines(string(b)) {
+		if text, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			return strconv.Atoi(strings.TrimSpace(text))
+		}
+	}
+	return 0, errStat
+}
+
+// canRun tells whether a thread in this state wants a core.
+func (s *stat) canRun() bool { return s.state == 'R' }
+
+// gone tells whether it will never want one again.
+func (s *stat) gone() bool { return s.state == 'Z' || s.state == 'X' }
