@@ -18,7 +18,8 @@ import (
 func (c *ctl) schedCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "sched COMMAND", Short: "Core scheduling", DisableFlagsInUseLine: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(c.simCommand())
+	cmd.AddCommand(c.enclaveCommand(), c.policyCommand(), c.pushCommand(),
+		command("top", "Show who runs where, and hand-offs a second", cobra.NoArgs, c.schedTop), c.simCommand())
 	return cmd
 }
 

@@ -59,6 +59,7 @@ func newCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd.Flags())
+	cmd.AddCommand(guardCommand())
 	manpage.Add(cmd)
 	return cmd
 }
@@ -107,6 +108,9 @@ func (f *flags) options() (o monitor.Options, err error) {
 		return o, err
 	}
 	if o.Logger, err = f.logger(); err != nil {
+		return o, err
+	}
+	if o.Sched, err = schedOptions(); err != nil {
 		return o, err
 	}
 	o.Server, err = f.serverCommand()

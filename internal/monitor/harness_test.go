@@ -24,6 +24,13 @@ import (
 // TestMain is also the network server of the tests: one without uplink, which
 // the monitor starts as a process of its own.
 func TestMain(m *testing.M) {
+	if role := os.Getenv(schedRole); role != "" {
+		if err := playSched(role); err != nil {
+			fmt.Fprintln(os.Stderr, role, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if how := os.Getenv("JUNCTION_TEST_SERVER"); how != "" && slices.Contains(os.Args, "--monitor") {
 		if err := fakeServer(how, os.Args[len(os.Args)-1]); err != nil {
 			fmt.Fprintln(os.Stderr, "fake server:", err)

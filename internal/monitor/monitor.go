@@ -39,6 +39,7 @@ type Monitor struct {
 	offences offences
 	switches notice // of a mode switch that has ended, or a queue that is free
 
+	sched   scheduler
 	server  supervisor
 	uplink  uplink
 	open    chan struct{} // closed when the portmap is whole and everybody is served
@@ -83,7 +84,7 @@ func (m *Monitor) run(ctx context.Context, l *control.Listener, before state) (e
 		if m.table != nil {
 			err = errors.Join(err, m.table.Close())
 		}
-		err = errors.Join(err, m.uplink.close())
+		err = errors.Join(err, m.sched.close(), m.uplink.close())
 	}()
 	defer m.resumed.Wait()
 	var helpers sync.WaitGroup

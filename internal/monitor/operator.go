@@ -106,6 +106,8 @@ func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask, env
 		return m.portStatus(), nil
 	case "stats":
 		return m.askServer(ctx, a)
+	case wire.SchedLook:
+		return m.schedLook()
 	case "exec", "signal":
 		files := env.Files
 		env.Files = nil
@@ -127,6 +129,8 @@ func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask, env
 		return m.upgrade(ctx, a)
 	case "switch":
 		return m.switchMode(ctx, a)
+	case wire.SchedCreate, wire.SchedDestroy, wire.SchedPolicy, wire.SchedPush:
+		return m.schedOrder(a)
 	}
 	return nil, fmt.Errorf("unknown request %q; use programs of one release: %w", a.Verb, unix.ENOSYS)
 }

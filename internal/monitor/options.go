@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"junction/coresched/live"
 	"junction/internal/monitor/wire"
 	"junction/ipc"
 	"junction/portmap"
@@ -44,6 +45,8 @@ type Options struct {
 	// bytes each way, somewhat more than a NIC's queue holds, so that a burst from
 	// it is not lost here.
 	Rings ipc.Options
+	// Sched are the programs of core scheduling.
+	Sched live.Options
 	// Logger receives what happens. Default: discarded.
 	Logger *slog.Logger
 
@@ -65,6 +68,7 @@ func (o *Options) check() error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.Sched.Logger = o.Logger
 	if len(o.Shared) == 0 || len(o.Server) == 0 || o.Socket == "" || o.Uplink.NIC == "" {
 		return fmt.Errorf("%w: a socket, a NIC, a shared address and a network server's path are needed", ErrOptions)
 	}

@@ -162,6 +162,25 @@ type Upgrade struct {
 	Path string `json:"path"`
 }
 
+// Verbs of core scheduling. All but SchedLook have Sched beside them.
+const (
+	SchedLook    = "sched-look"
+	SchedCreate  = "sched-create"
+	SchedDestroy = "sched-destroy"
+	SchedPolicy  = "sched-policy"
+	SchedPush    = "sched-push"
+)
+
+// Sched is what is wanted of an enclave of core scheduling.
+type Sched struct {
+	Enclave           string   `json:"enclave"`
+	CPUs              string   `json:"cpus,omitempty"`                // create: such as 0-3,8
+	RunnableTimeoutUS int64    `json:"runnable_timeout_us,omitempty"` // create; 0: none
+	Policy            string   `json:"policy,omitempty"`              // policy: a name, or a program's path
+	Args              []string `json:"args,omitempty"`                // policy: the program's
+	TIDs              []int    `json:"tids,omitempty"`                // push
+}
+
 // Target is the part that all orders to an instance have.
 type Target struct {
 	ID uint32 `json:"id"`

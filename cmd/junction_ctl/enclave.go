@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"junction/coresched/live"
+	"junction/internal/monitor"
+	"junction/internal/monitor/wire"
+)
+
+func (c *ctl) enclaveCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "enclave COMMAND", Short: "Make, show and end sets of cores with a policy", DisableFlagsInUseLine: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(
+		c.enclaveCreateCommand(),
+		command("list", "List enclaves", cobra.NoArgs, c.enclaveList),
+		command("show ENCLAVE", "Show one enclave and the threads in it", cobra.ExactArgs(1), c.enclaveShow),
+		command("destroy ENCLAVE", "End an enclave: its threads get back what they had", cobra.ExactArgs(1), c.enclaveDestroy),
+	)
+	return cmd
+}
+
+func (c *ctl) enclaveCreateCommand() *cobra.Command {
+	var cpus string
+	var timeout time.Duration
+	cmd := command("create ENCLAVE --cpus LIST", "Make an enclave of cores that are in none", cobra.ExactArgs(1),
+		func(ctx context.Context, args []string) error {
+			return c.enclaveOrder(ctx, wire.SchedCreate, wire.Sched{Enclave: args[0], CPUs: cpus, RunnableTimeoutUS: timeout.Microseconds()})
+		})
+	cmd.Flags().StringVar(&cpus, "cpus", "", "cores, such as 0-3,8")
+	cmd.Flags().DurationVar(&timeout, "runnable-timeout", 0, "a policy that lets a thread wait longer is taken away; 0: never")
+	_ = cmd.MarkFlagRequired("cpus") // fails only for flags that do not exist
+	return cmd
+}
+
+func (c *ctl) policyCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "policy COMMAND", Short: "Choose the policy of an enclave", DisableFlagsInUseLine: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	var params []string
+	set := command("set ENCLAVE POLICY [flags]", "Put a policy, by name or a program's path, in charge, in the place of the one before", cobra.ExactArgs(2),
+		func(ctx context.Context, args []string) error { return c.policySet(ctx, args[0], args[1], params) })
+	set.Flags().StringArrayVar(&params, "param", nil, "parameter of the policy, such as slice=30us; repeatable")
+	cmd.AddCommand(set)
+	return cmd
+}
+
+func (c *ctl) pushCommand() *cobra.Command {
+	return command("push ENCLAVE TID...", "Bring threads into an enclave, by their numbers", cobra.MinimumNArgs(2), c.push)
+}
+
+func (c *ctl) enclaveOrder(ctx context.Context, verb string, o wire.Sched) error {
+	var r monitor.SchedResult
+	if err := c.order(ctx, verb, o, &r); err != nil {
+		return err
+	}
+	return c.print(struct {
+		Schema int `json:"schema"`
+		monitor.SchedResult
+	}{1, r}, func(w io.Writer) {
+		writeEnclaves(w, []live.EnclaveStatus{r.EnclaveStatus})
+		if r.BlackoutUS > 0 {
+			fmt.Fprintf(w, "\nblackout\t%.0f µs\n", r.BlackoutUS)
+		}
+	})
+}
+
+func (c *ctl) enclaveDestroy(ctx context.Context, args []string) error {
+	if err := c.order(ctx, wire.SchedDestroy, wire.Sched{Enclave: args[0]}, new(monitor.SchedResult)); err != nil {
+		return err
+	}
+	return c.print(struct {
+		Schema    int    `json:"schema"`
+		Destroyed string `json:"destroyed"`
+	}{1, args[0]}, func(w io.Writer) { fmt.Fprintf(w, "%s\tdestroyed\n", args[0]) })
+}
+
+func (c *ctl) policySet(ctx context.Context, enclave, policy string, params []string) error {
+	o := wire.Sched{Enclave: enclave, Policy: policy}
+	if strings.Contains(policy, "/") {
+		path, err := filepath.Abs(policy)
+		if err != nil {
+			return err
+		}
+		o.Policy = path
+	}
+	for _, p := range params {
+		o.Args = append(o.Args, "--param", p)
+	}
+	return c.enclaveOrder(ctx, wire.SchedPolicy, o)
+}
+
+func (c *ctl) push(ctx context.Context, args []string) error {
+	o := wire.Sched{Enclave: args[0]}
+	for _, text := range args[1:] {
+		tid, err := strconv.Atoi(text)
+		if err != nil || tid < 1 {
+			return fmt.Errorf("%q is no thread's number; ls /proc/PID/task lists them", text)
+		}
+		o.TIDs = append(o.TIDs, tid)
+	}
+	return c.enclaveOrder(ctx, wire.SchedPush, o)
+}
+
+// schedLook asks for all enclaves and threads.
+func (c *ctl) schedLook(ctx context.Context) (top monitor.SchedTop, err error) {
+	return top, c.ask(ctx, wire.SchedLook, &top)
+}
+
+func (c *ctl) enclaveList(ctx context.Context, _ []string) error {
+	top, err := c.schedLook(ctx)
+	if err != nil {
+		return err
+	}
+	return c.print(struct {
+		Schema   int                  `json:"schema"`
+		Enclaves []live.EnclaveStatus `json:"enclaves"`
+	}{1, top.Enclaves}, func(w io.Writer) { writeEnclaves(w, top.Enclaves) })
+}
+
+func (c *ctl) enclaveShow(ctx context.Context, args []string) error {
+	top, err := c.schedLook(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range top.Enclaves {
+		if e.Name != args[0] {
+			continue
+		}
+		threads := []live.ThreadStatus{}
+		for _, t := range top.Threads {
+			if t.Enclave == e.Name {
+				threads = append(threads, t)
+			}
+		}
+		return c.print(struct {
+			Schema int `json:"schema"`
+			live.EnclaveStatus
+			Threads []live.ThreadStatus `json:"threads"`
+		}{1, e, threads}, func(w io.Writer) { writeEnclave(w, e, threads) })
+	}
+	return fmt.Errorf("no enclave %q; junction_ctl sched enclave list lists them", args[0])
+}
+
+// topTime is what top's rates are of.
+const topTime = time.Second
+
+type schedTopReport struct {
+	Schema int `json:"schema"`
+	monitor.SchedTop
+	HandoffsPerS map[string]float64 `json:"handoffs_per_s"` // by enclave
+}
+
+func (c *ctl) schedTop(ctx context.Context, _ []string) error {
+	first, err := c.schedLook(ctx)
+	if err != nil {
+		return err
+	}
+	from := time.Now()
+	select {
+	case <-time.After(topTime):
+	case <-ctx.Done():
+		return nil
+	}
+	r := schedTopReport{Schema: 1, HandoffsPerS: map[string]float64{}}
+	if r.SchedTop, err = c.schedLook(ctx); err != nil {
+		return err
+	}
+	seconds := time.Since(from).Seconds()
+	for _, e := range r.Enclaves {
+		for _, f := range first.Enclaves {
+			if f.Name == e.Name && f.Handoffs <= e.Handoffs {
+				r.HandoffsPerS[e.Name] = float64(e.Handoffs-f.Handoffs) / seconds
+			}
+		}
+	}
+	return c.print(r, func(w io.Writer) { writeSchedTop(w, &r) })
+}
+
+func writeEnclaves(w io.Writer, all []live.EnclaveStatus) {
+	fmt.Fprintln(w, "ENCLAVE\tCPUS\tTHREADS\tSTATUS\tPOLICY\tPID\tHANDOFFS")
+	for _, e := range all {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\n", e.Name, e.CPUs, e.Tasks, e.Status, e.Policy, e.PID, e.Handoffs)
+	}
+}
+
+func writeEnclave(w io.Writer, e live.EnclaveStatus, threads []live.ThreadStatus) {
+	writeEnclaves(w, []live.EnclaveStatus{e})
+	fmt.Fprintf(w, "\nagent_online\t%v\trunnable_timeout\t%v\tabi_version\t%d\n", e.AgentOnline, time.Duration(e.RunnableTimeoutUS)*time.Microsecond, e.ABIVersion)
+	fmt.Fprintf(w, "threads ever\t%d\tmessages\t%d\tlost\t%d\n", e.Entered, e.Messages, e.Lost)
+	fmt.Fprintf(w, "policies\t%d\tcrashes\t%d\tstalls\t%d\t%s\n\n", e.Policies, e.Crashes, e.Stalls, e.LastEnd)
+	writeThreads(w, threads)
+}
+
+func writeThreads(w io.Writer, all []live.ThreadStatus) {
+	fmt.Fprintln(w, "THREAD\tNAME\tENCLAVE\tSTATE\tCPU\tGRANTED")
+	for _, t := range all {
+		cpu := "-"
+		if t.CPU >= 0 {
+			cpu = strconv.Itoa(t.CPU)
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%v\n", t.TID, t.Name, t.Enclave, t.State, cpu, time.Duration(t.GrantedUS)*time.Microsecond)
+	}
+}
+
+func writeSchedTop(w io.Writer, r *schedTopReport) {
+	writeEnclaves(w, r.Enclaves)
+	for _, e := range r.Enclaves {
+		fmt.Fprintf(w, "%s\t%.0f hand-offs/s\n", e.Name, r.HandoffsPerS[e.Name])
+	}
+	fmt.Fprintln(w)
+	writeThreads(w, r.Threads)
+}

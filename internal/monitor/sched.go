@@ -1,0 +1,130 @@
+package monitor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	cs "junction/coresched"
+	"junction/coresched/live"
+	"junction/internal/monitor/wire"
+)
+
+// SchedResult is an enclave after an order, and for how long a change of policy
+// left it without one.
+type SchedResult struct {
+	live.EnclaveStatus
+	BlackoutUS float64 `json:"blackout_us,omitempty"`
+}
+
+// SchedTop is all enclaves and all threads in them.
+type SchedTop struct {
+	Enclaves []live.EnclaveStatus `json:"enclaves"`
+	Threads  []live.ThreadStatus  `json:"threads"`
+}
+
+// scheduler is core scheduling, from the first enclave on.
+type scheduler struct {
+	mu sync.Mutex
+	// +checklocks:mu
+	actuator *live.Actuator
+	// +checklocks:mu
+	closed bool
+}
+
+// errNoSched is for orders that need an enclave when there is none.
+var errNoSched = fmt.Errorf("%w: there is none yet; junction_ctl sched enclave create makes one", live.ErrEnclave)
+
+// get returns the actuator, or nil if there is none yet.
+func (s *scheduler) get() *live.Actuator {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.actuator
+}
+
+// need starts the actuator if there is none.
+func (s *scheduler) need(o live.Options) (*live.Actuator, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, live.ErrClosed
+	}
+	if s.actuator != nil {
+		return s.actuator, nil
+	}
+	a, err := live.New(o)
+	s.actuator = a
+	return a, err
+}
+
+// close gives all threads back what they had.
+func (s *scheduler) close() error {
+	s.mu.Lock()
+	a := s.actuator
+	s.actuator, s.closed = nil, true
+	s.mu.Unlock()
+	if a == nil {
+		return nil
+	}
+	return a.Close()
+}
+
+// schedLook answers questions about core scheduling, which anybody may ask.
+func (m *Monitor) schedLook() (any, error) {
+	top := SchedTop{Enclaves: []live.EnclaveStatus{}, Threads: []live.ThreadStatus{}}
+	if x := m.sched.get(); x != nil {
+		top.Enclaves, top.Threads = x.Enclaves(), x.Threads()
+	}
+	return top, nil
+}
+
+// schedOrder does what root wants of core scheduling.
+func (m *Monitor) schedOrder(a wire.Ask) (any, error) {
+	var o wire.Sched
+	if err := json.Unmarshal(a.Args, &o); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", a.Verb, err, unix.EINVAL)
+	}
+	if a.Verb == wire.SchedCreate {
+		return m.schedCreate(&o)
+	}
+	x := m.sched.get()
+	if x == nil {
+		return nil, errNoSched
+	}
+	result := SchedResult{}
+	var err error
+	switch a.Verb {
+	case wire.SchedDestroy:
+		return result, x.Destroy(o.Enclave)
+	case wire.SchedPush:
+		err = x.Push(o.Enclave, o.TIDs)
+	case wire.SchedPolicy:
+		var blackout time.Duration
+		blackout, err = x.SetPolicy(o.Enclave, o.Policy, o.Args)
+		result.BlackoutUS = float64(blackout) / float64(time.Microsecond)
+	}
+	if err == nil {
+		result.EnclaveStatus, err = x.Enclave(o.Enclave)
+	}
+	return result, err
+}
+
+func (m *Monitor) schedCreate(o *wire.Sched) (any, error) {
+	cpus, err := cs.ParseCPUSet(o.CPUs)
+	if err != nil {
+		return nil, errors.Join(err, unix.EINVAL)
+	}
+	x, err := m.sched.need(m.opts.Sched)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.Create(o.Enclave, cpus, time.Duration(o.RunnableTimeoutUS)*time.Microsecond); err != nil {
+		return nil, err
+	}
+	s, err := x.Enclave(o.Enclave)
+	return SchedResult{EnclaveStatus: s}, err
+}
