@@ -15,8 +15,9 @@ const (
 	actUplink         // onto the wire
 	actHolders        // to all instances that have an address
 	actAnswer         // it becomes, or brings about, an answer to its sender
-	actFlood          // to all instances but the sender
-	actAll            // to all instances but the sender, and onto the wire
+	actFlood          // to all instances but the sender, of those that have joined if it is for a group
+	actAll            // the same, and onto the wire
+	actReport         // it says what its sender has joined: onto the wire, for routers
 )
 
 // reply is an answer that the server makes.
@@ -139,6 +140,8 @@ func (f *forwarder) egress(s *sender, p *packet, now int64) verdict {
 		return f.local(p, now)
 	case p.ip.group && p.ip.v6 && p.ip.proto == protoICMPv6 && (p.icmp.kind == icmp6Solicit || p.icmp.kind == icmp6Advertise):
 		return verdict{action: actUplink}
+	case p.reports():
+		return verdict{action: actReport}
 	case p.dstMAC.group():
 		return verdict{action: actAll}
 	case p.dstMAC == f.mac:

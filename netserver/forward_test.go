@@ -95,7 +95,9 @@ func TestEgress(t *testing.T) {
 		{"multicast", one, toGroup(out(shared4, netip.MustParseAddr("224.0.0.251"), protoUDP, udp(80, 5353))), all},
 		{"multicast from another's port", one, toGroup(out(shared4, netip.MustParseAddr("224.0.0.251"), protoUDP, udp(81, 5353))), drop(dropSpoofedPort)},
 		{"advertising another's address", three, out(dedicated6, peer6, protoICMPv6, advertise(shared6)), drop(dropSpoofedIP)},
-		{"report without address", one, toGroup(out(netip.IPv6Unspecified(), netip.MustParseAddr("ff02::16"), protoICMPv6, icmp(icmp6MLDv2, 0, 0))), all},
+		{"report without address", one, toGroup(out(netip.IPv6Unspecified(), netip.MustParseAddr("ff02::16"), protoICMPv6, icmp(icmp6MLDv2, 0, 0))), verdict{action: actReport}},
+		{"report", one, toGroup(out(shared4, netip.MustParseAddr("224.0.0.22"), protoIGMP, icmp(igmpReportV3, 0, 0))), verdict{action: actReport}},
+		{"query", one, toGroup(out(shared4, netip.MustParseAddr("224.0.0.1"), protoIGMP, icmp(igmpQuery, 0, 0))), all},
 		{"else without address", one, toGroup(out(netip.IPv6Unspecified(), netip.MustParseAddr("ff02::16"), protoUDP, udp(80, 5))), drop(dropSpoofedIP)},
 	} {
 		require.Equal(t, c.want, f.egress(&c.from, parsed(t, c.frame.bytes()), 1), c.name)

@@ -23,6 +23,8 @@ func seeds(f *testing.F) {
 		in(peer6, shared6, protoICMPv6, quoting(icmp6Unreachable, 1, out(shared6, peer6, protoUDP, udp(80, 5)))).bytes(),
 		in(peer6, shared6, extHopByHop, append([]byte{extDest, 0, 0, 0, 0, 0, 0, 0, protoUDP, 0, 0, 0, 0, 0, 0, 0}, udp(5, 80)...)).bytes(),
 		fragment.bytes(),
+		toGroup(out(shared4, group4, protoIGMP, report3(joining(4, group4), joining(6, group4, peer4)))).bytes(),
+		toGroup(out(shared6, group6, protoICMPv6, report3(joining(3, group6, peer6), joining(4, group6)))).bytes(),
 	} {
 		f.Add(b, 0)
 	}
@@ -43,6 +45,11 @@ func FuzzForward(f *testing.F) {
 		if p.ether != etherARP {
 			require.LessOrEqual(t, p.ip.end, length)
 			require.LessOrEqual(t, p.ip.l4, p.ip.end)
+		}
+		if p.reports() {
+			groups := 0
+			p.reported(head, func(table.Key, bool) { groups++ })
+			require.Less(t, groups, headLen/8)
 		}
 		for _, s := range []*sender{nil, &one, &three} {
 			v := fwd.ingress(&p, 1)

@@ -39,6 +39,7 @@ type packet struct {
 	ip   ipHeader
 	arp  arpHeader // with etherARP
 	icmp icmpHeader
+	igmp uint8 // type, 0 if there is none
 }
 
 // ipHeader is an IPv4 or IPv6 header, with extension headers.
@@ -118,6 +119,11 @@ func (p *packet) transport(b []byte) reason {
 	switch {
 	case h.proto == protoTCP || h.proto == protoUDP:
 		return h.ports(b)
+	case h.proto == protoIGMP && !h.v6 && !h.fragment:
+		if h.l4+icmpLen > min(h.end, len(b)) {
+			return dropIPMalformed
+		}
+		p.igmp = b[h.l4]
 	case h.proto == protoICMP && !h.v6, h.proto == protoICMPv6 && h.v6:
 		return p.icmp.parse(b, h)
 	}

@@ -84,6 +84,7 @@ type port struct {
 	tap  tapPoint
 
 	weight atomic.Uint32
+	groups groups
 	work   *worker
 	done   chan struct{}
 }

@@ -60,6 +60,7 @@ func (w *worker) serveRing(e *ipc.End) error {
 	views := make([]ipc.View, batchFrames)
 	var idle time.Time
 	defer w.endTurn(false)
+	w.ask()
 	for {
 		n, err := e.ReceiveViews(views, headLen)
 		if n == 0 {

@@ -29,7 +29,7 @@ type Traced struct {
 	Destination    netip.AddrPort `json:"destination,omitzero"`
 	Fragment       bool           `json:"fragment,omitempty"`
 	// Decision is what the forwarder decided: one of drop, deliver, uplink,
-	// holders, flood, all, or answer and of which kind.
+	// holders, flood, all, report, or answer and of which kind.
 	Decision string `json:"decision"`
 	// Drop is why it, or what answers it, went nowhere.
 	Drop string `json:"drop,omitempty"`
@@ -141,7 +141,7 @@ func (w *worker) traceHop(o *outlet, why reason) {
 }
 
 var actionNames = [...]string{
-	actDrop: "drop", actDeliver: "deliver", actUplink: "uplink", actHolders: "holders", actFlood: "flood", actAll: "all",
+	actDrop: "drop", actDeliver: "deliver", actUplink: "uplink", actHolders: "holders", actFlood: "flood", actAll: "all", actReport: "report",
 }
 
 var replyNames = [...]string{

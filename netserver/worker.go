@@ -33,6 +33,7 @@ type worker struct {
 	turn    *outlet   // whose gate it has passed
 	shares  []share   // of the uplink's queues
 	visit   share     // of the ring whose turn it has
+	asked   int64     // when the instance was asked what it has joined
 	until   time.Time // how long the batch waits for rings; zero: it has not had to
 	timer   *time.Timer
 	touched []*outlet
@@ -148,7 +149,11 @@ func (w *worker) carry(v verdict, head []byte, parts [][]byte) {
 	case actHolders:
 		w.copies(parts, false, func(p *port) bool { return w.s.fwd.owns(&p.sender, v.addr) })
 	case actFlood, actAll:
-		w.copies(parts, v.action == actAll, func(*port) bool { return true })
+		everybody := w.pkt.ip.everybody()
+		w.copies(parts, v.action == actAll, func(p *port) bool { return everybody || p.groups.wants(w.pkt.ip.dst, w.now) })
+	case actReport:
+		w.port.groups.hear(&w.pkt, head, w.asked)
+		w.put(w.s.uplinkFor(&w.pkt), parts, true)
 	}
 }
 
