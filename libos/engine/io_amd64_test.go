@@ -50,6 +50,14 @@ func TestAccess(t *testing.T) {
 	as.patches.pages = map[hostarch.Addr]*patchedPage{at + 2*pageSize: {}}
 	_, err = as.CopyIn(at+2*pageSize, back)
 	require.Equal(t, anotherWay, err, "text that cannot be read")
+	defer func(saved bool) { copiesHidden = saved }(copiesHidden)
+	copiesHidden = false
+	as.patches.pages = map[hostarch.Addr]*patchedPage{at: {}}
+	_, err = as.CopyIn(at+pageSize-3, back)
+	require.Equal(t, anotherWay, err, "text that can be read, with the jumps")
+	_, err = as.CopyIn(at+pageSize, back)
+	require.NoError(t, err)
+	as.patches.pages = nil
 
 	old, err := as.SwapUint32(at, 7)
 	require.NoError(t, err)

@@ -27,7 +27,7 @@ var anotherWay error = platform.AddressSpaceIOUnavailable{}
 func (as *addressSpace) access(addr hostarch.Addr, n uintptr) (unsafe.Pointer, bool) {
 	as.io.RLock()
 	r, ok := addr.ToRange(uint64(n))
-	if !ok || r.End > maxUserAddress || !as.here.Load() || overlapsHost(r) {
+	if !ok || r.End > maxUserAddress || !as.here.Load() || overlapsHost(r) || !copiesHidden && as.patchedIn(r) {
 		as.io.RUnlock()
 		return nil, false
 	}

@@ -278,6 +278,15 @@ func (as *addressSpace) patched(addr hostarch.Addr) bool {
 	return as.patches.pages[addr.RoundDown()] != nil
 }
 
+// patchedIn tells whether there are patched sites in the pages of r.
+func (as *addressSpace) patchedIn(r hostarch.AddrRange) (patched bool) {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	r.Start = r.Start.RoundDown()
+	as.patches.each(r, func(hostarch.Addr) { patched = true })
+	return patched
+}
+
 // siteAround returns the patched site of which addr is a byte, but not the first.
 func (as *addressSpace) siteAround(addr hostarch.Addr) (site, bool) {
 	as.mu.Lock()
