@@ -2,6 +2,10 @@
 #include "area.h"
 #include "state.h"
 
+// RARE_FLAGS are those beside the arithmetic ones that a program can set: ID,
+// AC, NT, DF, TF. In host mode they are clear.
+#define RARE_FLAGS 0x244500
+
 // LOAD_REGS loads the program's registers, but SP, from the register file at
 // R9. The bytes are movq R_RBP(R9), BP: vet knows no code that is left for good.
 #define LOAD_REGS \
@@ -95,8 +99,21 @@ TEXT ·enterWindow(SB),NOSPLIT|NOFRAME,$0
 	JNZ  atOnce
 	CMPQ R_GSBASE(R9), $0
 	JNE  atOnce
+	TESTL $RARE_FLAGS, AX
+	JNZ  allFlags
+	// The host's are clear, so only the arithmetic ones have to be set, for which
+	// there are quicker instructions than popfq.
+	MOVL AX, CX
+	SHRL $11, CX
+	ANDL $1, CX
+	SHLL $8, AX
+	ADDB $0x7f, CX // overflows if OF was set
+	SAHF
+	JMP  flagged
+allFlags:
 	PUSHQ AX
 	POPFQ
+flagged:
 	MOVQ R_RSP(R9), SP
 	LOAD_REGS
 	BYTE $0x65; BYTE $0xff; BYTE $0x24; BYTE $0x25; LONG $AREA_RIP // jmp *%gs:AREA_RIP
@@ -170,7 +187,7 @@ TEXT ·callEntry(SB),NOSPLIT|NOFRAME|TOPFRAME,$0
 	MOVQ AREA_SELF(GS), R8
 	MOVQ AREA_HOSTFS(R8), AX
 	WRFSBASEQ AX
-	TESTL $0x44500, DX // AC, NT, DF, TF
+	TESTL $RARE_FLAGS, DX
 	JZ   plain
 	PUSHQ $0x202
 	POPFQ
