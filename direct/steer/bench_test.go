@@ -1,0 +1,34 @@
+package steer
+
+import (
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/require"
+)
+
+// BenchmarkPrograms is what one frame costs in the programs alone, as the kernel
+// runs them for a test: for the server, into a VF, and out of one.
+func BenchmarkPrograms(b *testing.B) {
+	x := newBench(b, 1)
+	const loopback = 1 // where the kernel takes test frames to come from
+	require.NoError(b, x.objects.Outers.Put(uint32(loopback), [2]uint32{0, owner}))
+	v, _ := x.newVF(owner)
+	in := packet(spec{dstMAC: x.mac, srcMAC: x.peer, src: client4, dst: shared4, dport: ownPort})
+	out := packet(spec{dstMAC: x.peer, srcMAC: x.mac, src: shared4, dst: client4, sport: ownPort})
+	for _, c := range []struct {
+		name  string
+		p     *ebpf.Program
+		frame []byte
+		to    *VF
+	}{
+		{"nobody", x.objects.Steer, packet(spec{dstMAC: x.mac, srcMAC: x.peer, ether: 0x88b5}), nil},
+		{"server", x.objects.Steer, in, nil}, {"VF", x.objects.Steer, in, v}, {"egress", x.objects.Egress, out, nil},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			require.NoError(b, x.Steer(owner, c.to))
+			_, err := c.p.Run(&ebpf.RunOptions{Data: c.frame, Repeat: uint32(b.N)})
+			require.NoError(b, err)
+		})
+	}
+}
