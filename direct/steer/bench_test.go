@@ -10,7 +10,7 @@ import (
 // BenchmarkPrograms is what one frame costs in the programs alone, as the kernel
 // runs them for a test: for the server, into a VF, and out of one.
 func BenchmarkPrograms(b *testing.B) {
-	x := newBench(b, 1)
+	x := newBench(b, 2) // a place for loopback among the outer ends
 	const loopback = 1 // where the kernel takes test frames to come from
 	require.NoError(b, x.objects.Outers.Put(uint32(loopback), [2]uint32{0, owner}))
 	v, _ := x.newVF(owner)
