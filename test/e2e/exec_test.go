@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"junction/internal/lab"
 )
@@ -111,6 +112,23 @@ func checkExecFiles(t *testing.T, r *rig) {
 	text, err := os.ReadFile(f.Name())
 	require.NoError(t, err)
 	require.Equal(t, "before\none\ntwo\nthree\nafter\n", string(text))
+
+	// Some start programs with sockets as their standard streams.
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	ours, theirs := os.NewFile(uintptr(fds[0]), "ours"), os.NewFile(uintptr(fds[1]), "theirs")
+	defer ours.Close()
+	c = r.control("exec", "web", "sh", "-c", "read line; echo got-$line")
+	c.Stdin, c.Stdout = theirs, theirs
+	i := launch(t, c, c.Cmd)
+	require.NoError(t, theirs.Close())
+	_, err = ours.WriteString("typed\n")
+	require.NoError(t, err)
+	require.Zero(t, i.exit())
+	buf := make([]byte, 64)
+	n, err := ours.Read(buf)
+	require.NoError(t, err)
+	require.Equal(t, "got-typed\n", string(buf[:n]))
 }
 
 // TestExecSignals: signals to junction_ctl reach the program, and when
