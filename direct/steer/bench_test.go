@@ -11,7 +11,7 @@ import (
 // runs them for a test: for the server, into a VF, and out of one.
 func BenchmarkPrograms(b *testing.B) {
 	x := newBench(b, 2) // a place for loopback among the outer ends
-	const loopback = 1 // where the kernel takes test frames to come from
+	const loopback = 1  // where the kernel takes test frames to come from
 	require.NoError(b, x.objects.Outers.Put(uint32(loopback), [2]uint32{0, owner}))
 	v, _ := x.newVF(owner)
 	in := packet(spec{dstMAC: x.mac, srcMAC: x.peer, src: client4, dst: shared4, dport: ownPort})
