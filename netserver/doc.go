@@ -20,5 +20,6 @@
 // # Accounts
 //
 // For each server, exactly: In + Made = Out + Answered + the sum of Drops,
-// where Made counts answers, and all copies of a frame but the first.
+// where Made counts answers, questions, and all copies and segments of a frame
+// but the first.
 package netserver

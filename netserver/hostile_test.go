@@ -99,7 +99,9 @@ func TestOffloadHeaders(t *testing.T) {
 	require.Equal(t, dropLong, check([10]byte{}, 1515))
 	require.Equal(t, dropVnet, check([10]byte{1: 3}, 100), "UDP fragmentation")
 	require.Equal(t, dropVnet, check([10]byte{1: vnetGSOECN}, 100))
-	require.Equal(t, dropVnet, check([10]byte{0: 1, 1: vnetGSOTCPv4, 4: 200, 5: 5}, 9000), "segments that the NIC does not cut")
+	require.Equal(t, dropNone, check([10]byte{0: 1, 1: vnetGSOTCPv4, 4: 200, 5: 5}, 9000), "segments that the server cuts")
+	require.Equal(t, dropVnet, check([10]byte{0: 1, 1: vnetGSOTCPv4, 4: 200, 5: 5}, GSOMax+ethLen+1))
+	require.Equal(t, dropVnet, check([10]byte{0: 1, 1: vnetGSOTCPv4, 4: 20}, 9000), "tiny ones")
 	h := [10]byte{0: 0xff}
 	require.Equal(t, dropNone, s.checkOffload(&h, 100))
 	require.Equal(t, byte(vnetNeedsCsum), h[0])

@@ -51,8 +51,8 @@ func (r reason) String() string { return reasonNames[r] }
 type Account struct {
 	In      uint64 `json:"in"`
 	InBytes uint64 `json:"in_bytes"`
-	// Made counts frames that the server made: answers, and all copies of a
-	// frame but the first.
+	// Made counts frames that the server made: answers, questions, and all
+	// copies and segments of a frame but the first.
 	Made uint64 `json:"made"`
 	Out  uint64 `json:"out"`
 	// Answered counts frames that went nowhere because the server answered them.

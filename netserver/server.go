@@ -48,6 +48,7 @@ type Server struct {
 	uplinks  []outlet
 	workers  []*worker // of the uplink
 	maxFrame int       // not to be segmented, in bytes
+	offloads direct.Offloads
 	start    time.Time
 	running  sync.WaitGroup
 	failed   chan error
@@ -111,7 +112,7 @@ func New(o Options) (*Server, error) {
 		o.Patience = defaultPatience
 	}
 	s := &Server{
-		opts: o, start: time.Now(), maxFrame: o.Uplink.MTU() + ethLen, failed: make(chan error, 1), closing: make(chan struct{}),
+		opts: o, start: time.Now(), maxFrame: o.Uplink.MTU() + ethLen, offloads: o.Uplink.Offloads(), failed: make(chan error, 1), closing: make(chan struct{}),
 		uplinks: make([]outlet, len(o.Uplink.Queues())),
 	}
 	s.fwd.mac = mac(hw)

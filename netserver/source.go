@@ -146,7 +146,7 @@ func (s *Server) checkOffload(h *[ipc.VnetHdrLen]byte, length int) reason {
 		}
 	case vnetGSOTCPv4, vnetGSOTCPv6:
 		segment := int(h[4]) | int(h[5])<<8
-		if length > s.opts.Uplink.Offloads().GSOMax+ethLen || segment < minSegment || h[0] == 0 {
+		if length > GSOMax+ethLen || segment < minSegment || h[0] == 0 {
 			return dropVnet
 		}
 	default:

@@ -29,12 +29,15 @@ type worker struct {
 	hdr     [ipc.VnetHdrLen]byte
 	parts   [][]byte
 	scratch [maxAnswer]byte
-	held    *outlet   // whose mu it has
-	turn    *outlet   // whose gate it has passed
-	shares  []share   // of the uplink's queues
-	visit   share     // of the ring whose turn it has
-	asked   int64     // when the instance was asked what it has joined
-	until   time.Time // how long the batch waits for rings; zero: it has not had to
+	segment [headLen]byte // headers of a segment
+	pieces  [][]byte      // of a segment
+	sums    [][]byte      // what a checksum is of
+	held    *outlet       // whose mu it has
+	turn    *outlet       // whose gate it has passed
+	shares  []share       // of the uplink's queues
+	visit   share         // of the ring whose turn it has
+	asked   int64         // when the instance was asked what it has joined
+	until   time.Time     // how long the batch waits for rings; zero: it has not had to
 	timer   *time.Timer
 	touched []*outlet
 	batch   Account
@@ -50,7 +53,7 @@ type worker struct {
 }
 
 func newWorker(s *Server, p *port) *worker {
-	w := &worker{s: s, port: p, parts: make([][]byte, 0, 3)}
+	w := &worker{s: s, port: p, parts: make([][]byte, 0, 3), pieces: make([][]byte, 0, 4), sums: make([][]byte, 0, 4)}
 	if p != nil {
 		w.timer = time.NewTimer(time.Hour)
 		w.timer.Stop()
@@ -143,26 +146,26 @@ func (w *worker) carry(v verdict, head []byte, parts [][]byte) {
 	case actDeliver:
 		w.put(w.s.outletOf(v.owner), parts, true)
 	case actUplink:
-		w.put(w.s.uplinkFor(&w.pkt), parts, true)
+		w.toWire(head, parts)
 	case actAnswer:
 		w.answer(v.reply, head, parts)
 	case actHolders:
-		w.copies(parts, false, func(p *port) bool { return w.s.fwd.owns(&p.sender, v.addr) })
+		w.copies(head, parts, false, func(p *port) bool { return w.s.fwd.owns(&p.sender, v.addr) })
 	case actFlood, actAll:
 		everybody := w.pkt.ip.everybody()
-		w.copies(parts, v.action == actAll, func(p *port) bool { return everybody || p.groups.wants(w.pkt.ip.dst, w.now) })
+		w.copies(head, parts, v.action == actAll, func(p *port) bool { return everybody || p.groups.wants(w.pkt.ip.dst, w.now) })
 	case actReport:
 		w.port.groups.hear(&w.pkt, head, w.asked)
-		w.put(w.s.uplinkFor(&w.pkt), parts, true)
+		w.toWire(head, parts)
 	}
 }
 
 // copies sends a frame to all ports that match, but not to its sender, and
 // with wire onto the wire too.
-func (w *worker) copies(parts [][]byte, wire bool, match func(*port) bool) {
+func (w *worker) copies(head []byte, parts [][]byte, wire bool, match func(*port) bool) {
 	n := uint64(0)
 	if wire {
-		w.put(w.s.uplinkFor(&w.pkt), parts, true)
+		w.toWire(head, parts)
 		n++
 	}
 	for _, p := range w.s.ports.Load().all {

@@ -48,7 +48,7 @@ func (s *session) begin() error {
 	}
 	d := s.device
 	return wire.Send(s.ctx, s.conn, 0, wire.TypeReady, wire.Ready{
-		Link:     wire.Link{MAC: d.MAC().String(), MTU: d.MTU(), GSOMax: d.Offloads().GSOMax},
+		Link:     wire.Link{MAC: d.MAC().String(), MTU: d.MTU(), GSOMax: netserver.GSOMax},
 		Mode:     d.Mode(),
 		Offloads: d.Offloads(),
 	})

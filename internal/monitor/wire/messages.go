@@ -44,7 +44,7 @@ type Rejoin struct {
 type Link struct {
 	MAC    string `json:"mac"`
 	MTU    int    `json:"mtu_bytes"`
-	GSOMax int    `json:"gso_max_bytes"`
+	GSOMax int    `json:"gso_max_bytes"` // what the network server cuts for the wire
 }
 
 // Bind asks for a port: portmap.Request.
