@@ -61,23 +61,50 @@ func TestAccountsOfCores(t *testing.T) {
 	require.Equal(t, Time(10), e.Status(99, task).Runtime)
 }
 
+// What ghOSt's paper calls a commit of one, a group and a sync group: each
+// transaction here comes with the messages that make the next one possible.
 func BenchmarkCommit(b *testing.B) {
-	m, err := NewMachine(2)
+	for _, c := range []struct {
+		name string
+		n    int
+		sync bool
+	}{{"single", 1, false}, {"group of ten", 10, false}, {"sync group of ten", 10, true}} {
+		b.Run(c.name, func(b *testing.B) { benchmarkCommit(b, c.n, c.sync) })
+	}
+}
+
+func benchmarkCommit(b *testing.B, n int, sync bool) {
+	m, err := NewMachine(n)
 	require.NoError(b, err)
-	e, err := m.NewEnclave(FirstCPUs(2), EnclaveOptions{})
+	e, err := m.NewEnclave(FirstCPUs(n), EnclaveOptions{})
 	require.NoError(b, err)
 	require.NoError(b, e.Attach(0, false))
 	e.Rescan(0, nil)
-	task, err := e.Enter(0, true, Hints{})
+	buf, group := make([]Message, 2*n), make([]Txn, n)
+	for i := range group {
+		task, err := e.Enter(0, true, Hints{})
+		require.NoError(b, err)
+		group[i] = Txn{CPU: CPU(i), Task: task, TaskSeq: 1}
+	}
+	_, err = e.Receive(NoCPU, buf)
 	require.NoError(b, err)
-	buf, txn := make([]Message, 8), []Txn{{CPU: 0, Task: task, TaskSeq: 1}}
 	b.ReportAllocs()
 	for b.Loop() {
-		e.Commit(0, NoCPU, txn)
-		_ = e.Yield(0, task)
-		n, _ := e.Receive(NoCPU, buf)
-		txn[0].TaskSeq = buf[n-1].Seq
+		if sync {
+			e.CommitSync(0, NoCPU, group)
+		} else {
+			e.Commit(0, NoCPU, group)
+		}
+		for i := range group {
+			_ = e.Yield(0, group[i].Task)
+		}
+		k, _ := e.Receive(NoCPU, buf)
+		for i := range buf[:k] {
+			group[i].TaskSeq = buf[i].Seq
+		}
 		m.Actions()
 	}
-	require.Equal(b, Complete, txn[0].Result)
+	for i := range group {
+		require.Equal(b, Complete, group[i].Result)
+	}
 }

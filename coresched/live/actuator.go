@@ -63,6 +63,10 @@ type Actuator struct {
 	// +checklocks:mu
 	formerAge int
 	// +checklocks:mu
+	changed []*member // carryOut's
+	// +checklocks:mu
+	checked int // the last thread whose scheduling was compared
+	// +checklocks:mu
 	closed bool
 	// +checklocks:mu
 	lost uint64 // events, as of the last resync
@@ -79,7 +83,6 @@ type enclave struct {
 	e       *cs.Enclave
 	page    *plugin.Page
 	timeout time.Duration
-	cores   unix.CPUSet
 	process *plugin.Process
 	driver  *plugin.Driver
 	served  chan struct{} // closed when the policy's goroutine has ended
@@ -91,12 +94,15 @@ type enclave struct {
 // member is a thread in an enclave.
 type member struct {
 	tid     int
+	tgid    int
 	started uint64
 	comm    string
 	task    cs.Task
 	enclave *enclave
 	original
-	adopted bool // its scheduling is ours now
+	adopted bool // its scheduling is ours now, and what we made it:
+	class   uint32
+	cores   cs.CPUSet
 }
 
 // New starts an actuator. It takes no thread and no core yet. It needs root.
@@ -189,7 +195,7 @@ func (a *Actuator) Create(name string, cpus cs.CPUSet, timeout time.Duration) er
 	if err != nil {
 		return errors.Join(err, page.Close())
 	}
-	a.enclaves[name] = &enclave{name: name, e: e, page: page, timeout: timeout, cores: toLinux(&cpus)}
+	a.enclaves[name] = &enclave{name: name, e: e, page: page, timeout: timeout}
 	return nil
 }
 
@@ -311,7 +317,8 @@ func (a *Actuator) enter(n *enclave, tid int, s *stat, o original) error {
 	}
 	a.watch.tell(tid, !canRun)
 	t := &member{tid: tid, started: s.started, comm: s.comm, enclave: n, original: o}
-	task, err := n.e.Enter(clock(), canRun, cs.Hints{Nice: int8(o.nice), Group: uint32(s.tgid), Class: classOf(&o)})
+	t.tgid = s.tgid
+	task, err := n.e.Enter(clock(), canRun, t.hints())
 	if err != nil {
 		a.watch.drop(tid)
 		return errors.Join(err, a.guard.tell(&note{Give: tid}))
@@ -322,6 +329,10 @@ func (a *Actuator) enter(n *enclave, tid int, s *stat, o original) error {
 	return nil
 }
 
+func (m *member) hints() cs.Hints {
+	return cs.Hints{Nice: int8(m.nice), Group: uint32(m.tgid), Class: classOf(&m.original)}
+}
+
 // classOf takes a thread for best effort that its owner has made so.
 func classOf(o *original) cs.Class {
 	if o.policy == unix.SCHED_IDLE || o.policy == unix.SCHED_BATCH {
@@ -330,31 +341,50 @@ func classOf(o *original) cs.Class {
 	return cs.LatencyCritical
 }
 
-// carryOut does to threads what the machine wants.
+// carryOut does to threads what the machine wants. A thread that others have
+// changed meanwhile is looked at first.
 // +checklocks:a.mu
 func (a *Actuator) carryOut() {
-	for _, x := range a.machine.Actions() {
-		t := a.members[x.Task]
-		if t == nil {
-			continue // it has ended
+	for actions := a.machine.Actions(); len(actions) > 0; actions = a.machine.Actions() {
+		changed := a.changed[:0]
+		for _, x := range actions {
+			m := a.members[x.Task]
+			if m == nil {
+				continue // it has ended
+			}
+			if x.Kind == cs.Run {
+				m.enclave.handoffs++
+			}
+			if m.adopted && x.Kind != cs.Release && m.differs() {
+				changed = append(changed, m)
+				continue
+			}
+			a.carry(m, x)
 		}
-		var err error
-		switch x.Kind {
-		case cs.Adopt:
-			t.adopted = true
-			err = park(t.tid, &t.enclave.cores)
-		case cs.Stop:
-			err = park(t.tid, &t.enclave.cores)
-		case cs.Run:
-			t.enclave.handoffs++
-			err = t.run(t.tid, x.CPU)
-		case cs.Release:
-			t.adopted = false
-			err = t.restore(t.tid)
+		a.changed = changed
+		for _, m := range changed {
+			a.heedOutside(m)
 		}
-		if err != nil && !errors.Is(err, unix.ESRCH) {
-			a.opts.Logger.Warn("thread cannot be scheduled", "thread", t.tid, "name", t.comm, "error", err)
-		}
+	}
+}
+
+// +checklocks:a.mu
+func (a *Actuator) carry(m *member, x cs.Action) {
+	var err error
+	switch x.Kind {
+	case cs.Adopt:
+		m.adopted = true
+		err = m.park()
+	case cs.Stop:
+		err = m.park()
+	case cs.Run:
+		err = m.run(x.CPU)
+	case cs.Release:
+		m.adopted = false
+		err = m.restore(m.tid)
+	}
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		a.opts.Logger.Warn("thread cannot be scheduled", "thread", m.tid, "name", m.comm, "error", err)
 	}
 }
 

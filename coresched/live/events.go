@@ -147,6 +147,7 @@ func (a *Actuator) check() map[*enclave]string {
 		a.resync()
 	}
 	a.ageFormer()
+	a.compare()
 	bad := map[*enclave]string{}
 	for _, n := range a.enclaves {
 		if task, stalled := n.e.Stalled(clock()); stalled {

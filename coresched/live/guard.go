@@ -23,7 +23,7 @@ import (
 
 const (
 	beatEvery = 100 * time.Millisecond
-	silence   = 5 * time.Second
+	silence   = 10 * time.Second
 )
 
 // note is what a guard is told: a thread taken, one given back, or a sign of

@@ -363,7 +363,10 @@ func TestChildren(t *testing.T) {
 	require.True(t, out.Scan())
 	last, err = strconv.Atoi(out.Text())
 	require.NoError(t, err)
-	eventually(t, "the sleeper and its maker are left", func() bool { return enclaveOf(t, a, "e").Tasks == 2 })
+	eventually(t, "all have come, the sleeper and its maker are left", func() bool {
+		s := enclaveOf(t, a, "e")
+		return s.Entered >= children+2 && s.Tasks == 2
+	})
 	require.EqualValues(t, children+2, enclaveOf(t, a, "e").Entered)
 	require.NoError(t, a.Destroy("e"))
 	asBefore(t, []int{cmd.Process.Pid, last}, []original{before[0], before[0]})

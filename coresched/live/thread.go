@@ -40,16 +40,22 @@ func readOriginal(tid int) (o original, err error) {
 		return o, fmt.Errorf("%w: %d is in scheduling class %d; only ordinary ones can be scheduled politely", ErrRefused, tid, attr.Policy)
 	}
 	o.policy, o.nice = attr.Policy, attr.Nice
+	o.cpus, err = affinity(tid)
+	return o, notThere(tid, err)
+}
+
+// affinity returns the cores that a thread may run on.
+func affinity(tid int) (s cs.CPUSet, err error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(tid, &set); err != nil {
-		return o, notThere(tid, err)
+		return s, err
 	}
 	for c := range cs.CPU(cs.MaxCPUs) {
 		if set.IsSet(int(c)) {
-			o.cpus.Add(c)
+			s.Add(c)
 		}
 	}
-	return o, nil
+	return s, nil
 }
 
 func notThere(tid int, err error) error {
@@ -72,18 +78,23 @@ func (o *original) restore(tid int) error {
 
 func setAttr(tid int, attr *unix.SchedAttr) error { return unix.SchedSetAttr(tid, attr, 0) }
 
-// run gives a thread its class on one core.
-func (o *original) run(tid int, c cs.CPU) error {
-	var set unix.CPUSet
-	set.Set(int(c))
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Nice: o.nice}
-	return errors.Join(unix.SchedSetaffinity(tid, &set), setAttr(tid, &attr))
+// run gives a member its class on one core.
+func (m *member) run(c cs.CPU) error {
+	m.cores = cs.CPUSet{}
+	m.cores.Add(c)
+	return m.schedule(unix.SCHED_NORMAL)
 }
 
-// park lets a thread have only what nobody else wants of cores.
-func park(tid int, cores *unix.CPUSet) error {
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}
-	return errors.Join(setAttr(tid, &attr), unix.SchedSetaffinity(tid, cores))
+// park lets a member have only what nobody else wants of its enclave's cores.
+func (m *member) park() error {
+	m.cores = m.enclave.e.CPUs()
+	return m.schedule(unix.SCHED_IDLE)
+}
+
+func (m *member) schedule(class uint32) error {
+	m.class = class
+	attr, set := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: class, Nice: m.nice}, toLinux(&m.cores)
+	return errors.Join(unix.SchedSetaffinity(m.tid, &set), setAttr(m.tid, &attr))
 }
 
 func toLinux(s *cs.CPUSet) (set unix.CPUSet) {

@@ -154,6 +154,44 @@ func TestReplacement(t *testing.T) {
 	process.Kill()
 }
 
+// A decision of a policy in another process: from a thread's giving way, through
+// both rings, to its having the core again.
+func BenchmarkProcess(b *testing.B) {
+	page, err := NewPage()
+	require.NoError(b, err)
+	defer page.Close()
+	m, err := cs.NewMachine(1)
+	require.NoError(b, err)
+	e, err := m.NewEnclave(cs.FirstCPUs(1), cs.EnclaveOptions{Board: page})
+	require.NoError(b, err)
+	task, err := e.Enter(0, true, cs.Hints{})
+	require.NoError(b, err)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), serveEnv+"=sol")
+	process, err := Start(cmd, page, os.Stderr)
+	require.NoError(b, err)
+	defer process.Kill()
+	d, err := process.Attach(0, e)
+	require.NoError(b, err)
+	await := func() {
+		for {
+			require.NoError(b, d.Step(0))
+			if m.Running(0) == task {
+				return
+			}
+			require.NoError(b, d.Wait())
+		}
+	}
+	await()
+	b.ReportAllocs()
+	for b.Loop() {
+		require.NoError(b, e.Yield(0, task))
+		await()
+		m.Actions()
+	}
+	require.NoError(b, d.Close(0))
+}
+
 func TestStartErrors(t *testing.T) {
 	page, err := NewPage()
 	require.NoError(t, err)

@@ -34,6 +34,9 @@ func Serve(p cs.Policy, o Options) {
 	})
 }
 
+// orderlyEnd is how long a program waits to be ended once its rings are gone.
+const orderlyEnd = 500 * time.Millisecond
+
 // controlServer answers the control calls.
 type controlServer struct {
 	policy cs.Policy
@@ -69,6 +72,9 @@ func (s *controlServer) begin() error {
 			fmt.Fprintf(os.Stderr, "policy %s: %v\n", s.policy.Traits().Name, err)
 			os.Exit(1)
 		}
+		// Whoever wanted the policy ends the program too, by a call; if it has
+		// died instead, nobody will.
+		time.Sleep(orderlyEnd)
 		os.Exit(0)
 	}()
 	return nil
