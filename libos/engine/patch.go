@@ -161,6 +161,9 @@ func (as *addressSpace) lay(s site, text *[pageSize]byte) bool {
 		return true
 	}
 	p.pages[page] = &patchedPage{copy: n, sites: all}
+	// Threads may be executing here: one page takes the place of the other at
+	// once, so no instruction is half old. Who is at the second instruction of the
+	// site faults (mend).
 	if as.here.Load() {
 		as.coverPage(page)
 	}

@@ -51,6 +51,34 @@ func TestFindSite(t *testing.T) {
 	}
 }
 
+// FuzzFindSite: what is taken for a site is one, whatever surrounds it.
+func FuzzFindSite(f *testing.F) {
+	f.Add([]byte{0xc3, 0x90, 0x90, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3}, uint64(39))
+	f.Add([]byte{0xc3, 0x48, 0xc7, 0xc0, 39, 0, 0, 0, 0x0f, 0x05, 0xc3}, uint64(39))
+	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 0x0f, 0x05, 0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff}, uint64(1))
+	f.Fuzz(func(t *testing.T, bytes []byte, nr uint64) {
+		var code [siteWindow]byte
+		copy(code[:], bytes)
+		const next = hostarch.Addr(0x40100a)
+		s, ok := findSite(&code, next, nr)
+		if !ok {
+			require.Zero(t, s)
+			return
+		}
+		imm := binary.LittleEndian.AppendUint32(nil, uint32(s.operand))
+		want := map[shape][]byte{
+			movEAX:  append(append([]byte{0xb8}, imm...), 0x0f, 0x05),
+			movRAX:  append(append([]byte{0x48, 0xc7, 0xc0}, imm...), 0x0f, 0x05),
+			compare: append([]byte{0x0f, 0x05, 0x48, 0x3d}, imm...),
+		}[s.shape]
+		require.NotEmpty(t, want)
+		first := int(s.start() - (next - syscallLen - beforeSite))
+		require.Equal(t, want, code[first:first+len(want)])
+		require.Equal(t, next, s.next)
+		require.True(t, s.shape == compare || uint64(s.operand) == nr, "another call would be made")
+	})
+}
+
 func anySite(t *rapid.T) site {
 	return site{
 		shape:   rapid.SampledFrom([]shape{movEAX, movRAX, compare}).Draw(t, "shape"),
