@@ -45,6 +45,10 @@ type switchContext struct {
 	stubAS platform.AddressSpace
 	// as is the address space of its last Switch.
 	as *addressSpace
+	// task is whose thread it is, once it has executed.
+	task *kernel.Task
+	// poked: a tracer has had the opportunity to write to the program's text.
+	poked bool
 	// inside and outside count its Switches in as.
 	inside, outside uint64
 	// site is the patched one that the program left by last, until the second
@@ -73,6 +77,10 @@ func (c *switchContext) Switch(ctx context.Context, mm platform.MemoryManager, a
 		if err := c.move(ctx, mm, as); err != nil {
 			return nil, hostarch.NoAccess, err
 		}
+	}
+	if c.poked {
+		c.poked = false
+		as.unpatchAll()
 	}
 	if !as.here.Load() && !c.claim() {
 		return c.switchStub(ctx, as, mm, ac, cpu)
@@ -346,8 +354,12 @@ func (c *switchContext) PrepareUninterruptibleSleep() {
 	c.onStub(platform.Context.PrepareUninterruptibleSleep)
 }
 
-// PrepareStop implements platform.Context.PrepareStop.
-func (c *switchContext) PrepareStop() { c.onStub(platform.Context.PrepareStop) }
+// PrepareStop implements platform.Context.PrepareStop. A tracer does nothing to
+// a thread before this, and may be gone when it goes on.
+func (c *switchContext) PrepareStop() {
+	c.poked = c.poked || c.task == nil || c.task.Tracer() != nil
+	c.onStub(platform.Context.PrepareStop)
+}
 
 // PrepareExecve implements platform.Context.PrepareExecve.
 func (c *switchContext) PrepareExecve() { c.onStub(platform.Context.PrepareExecve) }

@@ -274,6 +274,21 @@ func (as *addressSpace) unpatch(addr hostarch.Addr) bool {
 	return true
 }
 
+// unpatchAll gives all text back to the program. What is written to a page that
+// is the program's own copy already changes no mapping, so a copy laid over that
+// would hide what a tracer writes.
+func (as *addressSpace) unpatchAll() {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	as.patches.next = 0
+	for page := range as.patches.pages {
+		if as.here.Load() {
+			unmapHere(hostarch.AddrRange{Start: page, End: page + pageSize})
+		}
+		as.uncover(page)
+	}
+}
+
 // patched tells whether there are patched sites in the page at addr.
 func (as *addressSpace) patched(addr hostarch.Addr) bool {
 	as.mu.Lock()

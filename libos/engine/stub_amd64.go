@@ -8,6 +8,7 @@ import (
 	"gvisor.dev/gvisor/pkg/context"
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/arch"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 )
@@ -26,7 +27,7 @@ func (c *switchContext) move(ctx context.Context, mm platform.MemoryManager, as 
 		return err
 	}
 	as.join(c)
-	c.as = as
+	c.as, c.task = as, kernel.TaskFromContext(ctx)
 	return nil
 }
 

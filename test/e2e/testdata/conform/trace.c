@@ -338,3 +338,39 @@ static void spin(void)
 }
 
 CASE(stop_a_loop) { traced(stop_spinning, spin); }
+
+/* A debugger comes and goes, and writes to the same page of text each time. */
+CASE(pokes)
+{
+	static const int numbers[] = { SYS_gettid, SYS_getppid, SYS_getpid, SYS_getpgid, SYS_getppid };
+	const unsigned rounds = sizeof numbers / sizeof *numbers;
+	unsigned char *site = new_site(MOV_EAX, SYS_getpid);
+	int go[2], done[2], status;
+	pid_t parent = getpid();
+	char c = 0;
+
+	must(!pipe(go) && !pipe(done), "pipe");
+	prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+	pid_t child = fork();
+	if (!child)
+		close(go[1]);
+	for (unsigned i = 0; !child && i < rounds; i++) {
+		if (read(go[0], &c, 1) != 1)
+			_exit(1);
+		must(!ptrace(PTRACE_ATTACH, parent, 0, 0) && waitpid(parent, &status, __WALL) == parent, "attach");
+		long code = ptrace(PTRACE_PEEKTEXT, parent, site, 0);
+		code = (code & ~0xffffffff00L) | (long)numbers[i] << 8;
+		must(!ptrace(PTRACE_POKETEXT, parent, site, code) && !ptrace(PTRACE_DETACH, parent, 0, 0), "poke");
+		must(write(done[1], "x", 1) == 1, "write");
+	}
+	if (!child)
+		_exit(0);
+	for (unsigned i = 0; i < rounds; i++) {
+		warm(site, 0);
+		must(write(go[1], "x", 1) == 1, "write");
+		while (read(done[0], &c, 1) != 1)
+			;
+		printf("%u: %d\n", i, call_site(site, 0, 0, 0, 0) == raw(numbers[i], 0, 0, 0));
+	}
+	must(waitpid(child, &status, 0) == child, "waitpid");
+}
