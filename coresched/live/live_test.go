@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"runtime"
@@ -385,7 +386,7 @@ func TestRefusals(t *testing.T) {
 	require.ErrorIs(t, a.Push("e", []int{1 << 30}), ErrThread)
 	require.ErrorIs(t, a.Destroy("none"), ErrEnclave)
 	_, err := a.SetPolicy("e", "lottery", nil)
-	require.Error(t, err)
+	require.ErrorContains(t, err, "no such policy", "what the process itself says")
 	_, err = a.SetPolicy("e", "/nonexistent/policy", nil)
 	require.Error(t, err)
 	tids := startWorkers(t)
@@ -400,6 +401,17 @@ func TestParseStat(t *testing.T) {
 	s, err := parseStat([]byte("12 (a) (b c) R 1 2 3 4 5 4194304 7 8 9 10 11 12 13 14 15 16 17 18 190 20"))
 	require.NoError(t, err)
 	require.Equal(t, stat{comm: "a) (b c", state: 'R', flags: 4194304, ticks: 11 + 12, started: 190}, s)
+}
+
+func TestTail(t *testing.T) {
+	w := &tail{logger: slog.New(slog.DiscardHandler)}
+	for _, text := range []string{"one\ntw", "o\n", "[DEBUG] three\n", strings.Repeat("x", 10*maxLine), "\nlast\n\n"} {
+		n, err := w.Write([]byte(text))
+		require.NoError(t, err)
+		require.Len(t, text, n)
+		require.Less(t, len(w.part), maxLine)
+	}
+	require.Equal(t, "last", w.lastLine())
 }
 
 func FuzzParseStat(f *testing.F) {

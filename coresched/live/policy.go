@@ -28,7 +28,11 @@ func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time
 		return 0, errGuard
 	default:
 	}
-	process, err := plugin.Start(a.command(program, args), n.page, nil)
+	said := &tail{logger: a.opts.Logger.With("enclave", name)}
+	process, err := plugin.Start(a.command(program, args), n.page, said)
+	if text := said.lastLine(); err != nil && text != "" {
+		return 0, fmt.Errorf("policy %s: %s", program, text)
+	}
 	if err != nil {
 		return 0, err
 	}
