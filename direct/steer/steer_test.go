@@ -231,6 +231,24 @@ func TestLimits(t *testing.T) {
 	require.NoError(t, b.Steer(9, x))
 }
 
+// TestAfterClose: who still has a VF or the uplink is told so.
+func TestAfterClose(t *testing.T) {
+	b := newBench(t, 1)
+	v, _ := b.newVF(owner)
+	require.NoError(t, b.Uplink.Close())
+	require.NoError(t, b.Uplink.Close())
+	_, err := v.Stats()
+	require.Error(t, err)
+	require.Error(t, v.Probe(make([]byte, 60)))
+	require.NoError(t, v.Close())
+	_, err = b.NewVF(context.Background(), other)
+	require.ErrorIs(t, err, ErrNoVF)
+	require.ErrorIs(t, b.Stamp(owner, 1), ErrNoVF)
+	require.ErrorIs(t, b.Steer(owner, v), ErrNoVF)
+	require.Nil(t, b.Of(owner))
+	require.Empty(t, b.VFs())
+}
+
 // TestProbe: a frame of the monitor's reaches the instance through the VF.
 func TestProbe(t *testing.T) {
 	b := newBench(t, 1)

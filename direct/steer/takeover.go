@@ -68,8 +68,7 @@ func TakeOver(ctx context.Context, o Options, e direct.Export, files []int) (_ *
 
 // dropObjects closes programs and maps.
 func (u *Uplink) dropObjects() error {
-	u.objects.close()
-	u.objects = nil
+	u.objects.close() // they stay, closed, for who may still use a VF
 	if u.ownsTables && u.tables != nil {
 		return u.tables.Close()
 	}

@@ -15,6 +15,10 @@ import (
 // die is the end of the process that has the uplink: files close, devices stay.
 func (b *bench) die() {
 	b.t.Helper()
+	for _, v := range b.VFs() {
+		require.NoError(b.t, v.sock.Close())
+		require.NoError(b.t, v.inner.Close())
+	}
 	require.NoError(b.t, unix.Munmap(b.mem))
 	b.objects.close()
 	require.NoError(b.t, b.nic.Close())

@@ -42,6 +42,9 @@ type Uplink struct {
 	// ownsTables: nobody else closes them, while it is taken over.
 	ownsTables bool
 
+	life   sync.RWMutex // read-locked while a VF is made
+	closed bool         // with life locked
+
 	mu sync.Mutex
 	// +checklocks:mu
 	mem []byte
@@ -94,8 +97,17 @@ func Open(ctx context.Context, o Options) (*Uplink, error) {
 // Uplink's.
 func (u *Uplink) Export() (direct.Export, []int) { return u.nic.Export() }
 
-// Close ends all VFs and gives the NIC back, but for what others hold.
+// Close ends all VFs and gives the NIC back, but for what others hold. Further
+// calls do nothing; other methods then fail, but for Export, Keep and Check, which
+// must not be called.
 func (u *Uplink) Close() error {
+	u.life.Lock()
+	over := u.closed
+	u.closed = true
+	u.life.Unlock()
+	if over {
+		return nil
+	}
 	u.mu.Lock()
 	vfs := append([]*VF(nil), u.vfs...)
 	u.mu.Unlock()

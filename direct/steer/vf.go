@@ -36,6 +36,11 @@ type VF struct {
 func (u *Uplink) NewVF(ctx context.Context, owner uint32) (*VF, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	u.life.RLock()
+	defer u.life.RUnlock()
+	if u.closed {
+		return nil, fmt.Errorf("VF for instance %d: %w: the NIC has been given up", owner, ErrNoVF)
+	}
 	if owner == 0 || owner > table.MaxOwner {
 		return nil, fmt.Errorf("VF for instance %d: no such number", owner)
 	}
