@@ -134,9 +134,12 @@ func startWith(t *testing.T, how string, change func(*Options)) (socket string) 
 	require.NoError(t, err)
 	socket = filepath.Join(t.TempDir(), "monitor.sock")
 	o := Options{
-		Socket: socket, Uplink: wire.Setup{NIC: "none"}, Server: []string{self}, HangAfter: 100 * time.Millisecond,
+		Socket: socket, Uplink: wire.Setup{NIC: "none"}, Server: []string{self}, HangAfter: 30 * time.Second, // a busy machine is no hang
 		Shared: []netip.Prefix{shared4, shared6}, Gateways: []netip.Addr{netip.MustParseAddr("198.18.0.1")},
 		Dedicated: []netip.Prefix{netip.MustParsePrefix("198.18.0.128/25"), netip.MustParsePrefix("10.9.0.0/16")},
+	}
+	if how == "hangs" {
+		o.HangAfter = 100 * time.Millisecond
 	}
 	change(&o)
 	ctx, stop := context.WithCancel(context.Background())
