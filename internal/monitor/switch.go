@@ -75,7 +75,9 @@ func (s *switcher) event(f func(*protocol.Coordinator) []protocol.Action) {
 func (s *switcher) tell(f func(*protocol.Coordinator) []protocol.Action) {
 	// What an action brings about at once comes after all of them.
 	for _, a := range f(s.c) {
-		if err := s.act(a); err != nil {
+		err := s.act(a)
+		s.m.opts.Logger.Debug("mode switch", "id", s.i.id, "epoch", a.Epoch, "do", a.String(), "error", err)
+		if err != nil {
 			s.later(func(c *protocol.Coordinator) []protocol.Action { return c.Failed(err.Error()) })
 		}
 	}
@@ -206,21 +208,39 @@ func (s *switcher) drop() error {
 	return nil
 }
 
-// mark sends a mark, behind what the NIC's program is about to pass on.
+// markAgain is how long a mark may take before it is sent again: a frame may be
+// lost where others are too many, and a later mark says the same.
+const markAgain = 100 * time.Millisecond
+
+// mark sends a mark, behind what the NIC's program is about to pass on, until the
+// step is over.
 //
 // +checklocks:s.mu
 func (s *switcher) mark(a protocol.Action) {
-	q := s.queue
+	q, step := s.queue, s.c.Step()
 	s.tasks.Go(func() {
-		err := s.sendMark(a, q)
-		if err != nil && s.ctx.Err() == nil {
-			err = fmt.Errorf("mark %d by the %v path: %w", a.Mark, a.Mode, err)
-			s.event(func(c *protocol.Coordinator) []protocol.Action {
-				if c.Epoch() != a.Epoch {
-					return nil
-				}
-				return c.Failed(err.Error())
-			})
+		for {
+			if err := s.sendMark(a, q); err != nil {
+				err = fmt.Errorf("mark %d by the %v path: %w", a.Mark, a.Mode, err)
+				s.event(func(c *protocol.Coordinator) []protocol.Action {
+					if c.Epoch() != a.Epoch || c.Step() != step {
+						return nil
+					}
+					return c.Failed(err.Error())
+				})
+				return
+			}
+			select {
+			case <-time.After(markAgain):
+			case <-s.ctx.Done():
+				return
+			}
+			s.mu.Lock()
+			over := s.c.Epoch() != a.Epoch || s.c.Step() != step
+			s.mu.Unlock()
+			if over {
+				return
+			}
 		}
 	})
 }
@@ -421,6 +441,13 @@ func (m *Monitor) switchOnce(ctx context.Context, o wire.SwitchOrder) (r wire.Sw
 func (m *Monitor) serverGone() {
 	for _, i := range m.present() {
 		i.sw.event((*protocol.Coordinator).ServerGone)
+	}
+}
+
+// queuesLost tells all switches that the queues have ended with the uplink.
+func (m *Monitor) queuesLost() {
+	for _, i := range m.present() {
+		i.sw.event((*protocol.Coordinator).QueueLost)
 	}
 }
 

@@ -96,7 +96,14 @@ func (u *uplink) options() steer.Options {
 // nil if it is to open the NIC itself.
 func (u *uplink) forServer(ctx context.Context) (*direct.Export, []int, error) {
 	u.mu.Lock()
-	defer u.mu.Unlock()
+	before := u.nic
+	defer func() {
+		lost := before != nil && u.nic != before
+		u.mu.Unlock()
+		if lost {
+			u.m.queuesLost()
+		}
+	}()
 	if err := u.open(ctx); u.nic == nil || err != nil {
 		return nil, nil, err
 	}
@@ -153,8 +160,9 @@ func (u *uplink) drop() {
 // could not use it.
 func (u *uplink) renew() {
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	u.drop()
+	u.mu.Unlock()
+	u.m.queuesLost()
 }
 
 // left ends the VF of an instance that has left, if it had one.

@@ -156,6 +156,18 @@ func (c *Coordinator) ServerGone() []Action {
 	return c.Failed("the network server ended")
 }
 
+// QueueLost says that the queue is not there any more, as when its NIC was
+// deleted: an instance that uses it, or is about to, goes to server mode.
+func (c *Coordinator) QueueLost() []Action {
+	if c.gone || c.step == Idle && c.mode == Server || c.step == Making || c.step == Late {
+		return nil
+	}
+	c.epoch++ // what is under way belongs to a switch that is over
+	c.mode, c.to = Server, Direct
+	c.rollBack("the queue is gone")
+	return c.take()
+}
+
 // Timeout says that the present step takes too long.
 func (c *Coordinator) Timeout() []Action {
 	switch c.step {

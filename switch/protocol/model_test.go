@@ -33,6 +33,7 @@ func (w *world) options(faults bool) (names []string) {
 	add("give up", w.p != nil)
 	add("server dies", w.server)
 	add("monitor dies", w.c != nil && w.p != nil)
+	add("queue dies", w.queue && w.c != nil)
 	add("instance dies", w.p != nil && w.c != nil)
 	return names
 }
@@ -73,6 +74,8 @@ func (w *world) step(name string) {
 		w.serverDies()
 	case "monitor dies":
 		w.monitorDies()
+	case "queue dies":
+		w.queueDies()
 	case "instance dies":
 		w.instanceDies()
 	}
@@ -85,7 +88,7 @@ func TestAnyOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(func(s string) { t.Log(s) })
 		n := rapid.IntRange(0, 80).Draw(t, "steps")
-		rare := []string{"server dies", "monitor dies", "instance dies", "timeout", "give up", "make fails", "work fails"}
+		rare := []string{"server dies", "monitor dies", "instance dies", "queue dies", "timeout", "give up", "make fails", "work fails"}
 		for range n {
 			all := w.options(true)
 			name := rapid.SampledFrom(all).Draw(t, "next")

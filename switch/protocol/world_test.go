@@ -25,6 +25,7 @@ type world struct {
 	merging, stamp bool
 	timer          bool
 	server         bool // the network server runs
+	lost           bool // the queue has died: nobody can use it, nor know that at once
 	reports        []string
 	asked          int
 }
@@ -94,7 +95,7 @@ func (w *world) makes(ok bool) {
 		return
 	}
 	if ok {
-		w.queue = true
+		w.queue, w.lost = true, false
 		w.monitor(w.c.QueueMade())
 		return
 	}
@@ -177,13 +178,23 @@ func (w *world) serverDies() {
 	}
 }
 
+func (w *world) queueDies() {
+	w.queue, w.lost = false, true
+	w.marks[Direct] = nil
+	idle := w.c.Step() == Idle || w.c.Step() == Silent
+	w.monitor(w.c.QueueLost())
+	if idle && w.c.Step() == Aborting {
+		w.asked++ // its end is reported, to nobody
+	}
+}
+
 func (w *world) monitorDies() {
 	w.c, w.toP, w.toC, w.taskC, w.timer = nil, nil, nil, nil, false
 	w.asked, w.reports = 0, nil
 }
 
 func (w *world) monitorReturns() {
-	if !w.p.Switching() {
+	if !w.p.Switching() && (w.p.Mode() == Server || w.queue) {
 		w.c = New(w.p.Mode(), w.p.Epoch())
 		w.stamp = false
 		if w.p.Mode() == Server {
@@ -206,6 +217,10 @@ func (w *world) instanceDies() {
 // check tells what must never be.
 func (w *world) check() error {
 	if w.p == nil {
+		return nil
+	}
+	if w.lost {
+		w.lost = w.egress == Direct || w.uses // until it has been given up
 		return nil
 	}
 	if w.steer == Direct && !(w.queue && w.uses) {

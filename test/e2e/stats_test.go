@@ -26,6 +26,7 @@ type report struct {
 	Link          *linkReport   `json:"link"`
 	Device        *deviceReport `json:"device"`
 	Rings         *deviceReport `json:"rings"` // in server mode instead
+	Queue         *deviceReport `json:"queue"` // beside them, after a switch
 }
 
 // spacesReport tells where programs executed.
@@ -96,6 +97,10 @@ func (i *instance) checkStats() report {
 	l, d := r.Link, r.Device
 	if r.Mode == serverMode {
 		d = r.Rings
+		if q := r.Queue; q != nil {
+			d.RxPackets, d.TxPackets = d.RxPackets+q.RxPackets, d.TxPackets+q.TxPackets
+			d.BadIndices += q.BadIndices
+		}
 	}
 	require.NotNil(i.t, l)
 	require.NotNil(i.t, d)

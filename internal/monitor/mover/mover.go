@@ -154,6 +154,7 @@ func (m *Mover) event(f func(*protocol.Participant) []protocol.Action) {
 // +checklocks:m.mu
 func (m *Mover) act(do []protocol.Action) {
 	for _, a := range do {
+		m.o.Logger.Debug("mode switch", "epoch", a.Epoch, "do", a.String())
 		switch a.Do {
 		case protocol.DoSend:
 			m.send(a.Message)
