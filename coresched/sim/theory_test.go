@@ -58,7 +58,7 @@ func TestTheory(t *testing.T) {
 				for _, load := range []float64{0.3, 0.7} {
 					r, err := Run(Config{
 						Policy: p, Cores: c.cores, Cost: Free, Seed: 7, Instances: open(load, c.cores, c.s),
-						Warmup: 10_000, Requests: 600_000,
+						Warmup: 10_000, Requests: 400_000,
 					})
 					require.NoError(t, err)
 					want := c.theory(load)
