@@ -157,6 +157,23 @@ func (n *NIC) Export() (e Export, files []int) {
 	return e, files
 }
 
+// Renew makes new sockets in the place of those whose user has ended and left them
+// in a state that nobody can go on with. After an error the NIC can only be closed.
+func (n *NIC) Renew(ctx context.Context) error {
+	for i, old := range n.sockets {
+		_ = old.Close() // whoever else has it keeps the queue: then the next call says so
+		s, err := NewSocket(ctx, Target{n.link, old.Queue, n.program.frags})
+		if err != nil {
+			return err
+		}
+		n.sockets[i] = s
+		if err := n.program.set(s.Queue, int(s.socket.Fd())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // dropSockets gives the sockets' files up.
 func (n *NIC) dropSockets() {
 	for _, s := range n.sockets {

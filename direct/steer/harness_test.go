@@ -135,16 +135,20 @@ func (b *bench) port(shared uint32, proto table.Proto, port uint16, mode table.M
 
 func (b *bench) adopt(e direct.Export, files []int) direct.Device {
 	b.t.Helper()
-	var dups []int
-	for _, f := range files {
-		fd, err := unix.FcntlInt(uintptr(f), unix.F_DUPFD_CLOEXEC, 0)
-		require.NoError(b.t, err)
-		dups = append(dups, fd)
-	}
-	d, err := direct.Adopt(e, dups, direct.AdoptOptions{})
+	d, err := direct.Adopt(e, duplicates(b.t, files), direct.AdoptOptions{})
 	require.NoError(b.t, err)
 	b.t.Cleanup(func() { _ = d.Close() })
 	return d
+}
+
+func duplicates(t testing.TB, files []int) (dups []int) {
+	t.Helper()
+	for _, f := range files {
+		fd, err := unix.FcntlInt(uintptr(f), unix.F_DUPFD_CLOEXEC, 0)
+		require.NoError(t, err)
+		dups = append(dups, fd)
+	}
+	return dups
 }
 
 // newVF makes a VF and is its instance.

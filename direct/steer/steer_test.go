@@ -3,8 +3,10 @@ package steer
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -229,6 +231,34 @@ func TestLimits(t *testing.T) {
 	require.Error(t, err)
 	x, _ := b.newVF(9)
 	require.NoError(t, b.Steer(9, x))
+}
+
+// TestRenew: the server's queues are replaced, after a user that left the rings in
+// disorder; VFs and steering stay.
+func TestRenew(t *testing.T) {
+	b := newBench(t, 1)
+	v, inst := b.newVF(owner)
+	require.NoError(t, b.Steer(owner, v))
+	e, files := b.Export()
+	ring, err := unix.Mmap(files[0], unix.XDP_UMEM_PGOFF_FILL_RING, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	require.NoError(t, err)
+	for i := range 512 / 4 { // producer, consumer and what is around them
+		binary.NativeEndian.PutUint32(ring[4*i:], uint32(i)<<24+7)
+	}
+	require.NoError(t, unix.Munmap(ring))
+	require.NoError(t, b.server.Close())
+	_, err = direct.Adopt(e, duplicates(t, files), direct.AdoptOptions{})
+	require.ErrorIs(t, err, direct.ErrGeometry)
+
+	require.NoError(t, b.Renew(context.Background()))
+	b.server = b.adopt(b.Export())
+	for want, dst := range []netip.Addr{shared4, own4} {
+		tag := uint64(0x51000000 + want)
+		b.send(packet(spec{dstMAC: b.mac, srcMAC: b.peer, src: client4, dst: dst, dport: 9, tag: tag}))
+		a, ok := await(t, soon, tagged(tag), b.server, inst)
+		require.True(t, ok)
+		require.Equal(t, want, a.from)
+	}
 }
 
 // TestAfterClose: who still has a VF or the uplink is told so.

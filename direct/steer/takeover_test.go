@@ -34,13 +34,7 @@ func (b *bench) kept() (direct.Export, []int) {
 	require.NoError(b.t, err)
 	var same direct.Export
 	require.NoError(b.t, json.Unmarshal(text, &same))
-	var files []int
-	for _, f := range append(b.Keep(), queues...) {
-		fd, err := unix.FcntlInt(uintptr(f), unix.F_DUPFD_CLOEXEC, 0)
-		require.NoError(b.t, err)
-		files = append(files, fd)
-	}
-	return same, files
+	return same, duplicates(b.t, append(b.Keep(), queues...))
 }
 
 // TestTakeOver: the process with the uplink dies; frames go on to both sides, and
@@ -135,13 +129,8 @@ func TestTakeOverRefuses(t *testing.T) {
 		"a socket less": kept[:3],
 		"no link":       {kept[2], kept[1], kept[2], kept[3]},
 	} {
-		var dups []int // no subtest: it would run in another thread, in another namespace
-		for _, f := range files {
-			fd, err := unix.FcntlInt(uintptr(f), unix.F_DUPFD_CLOEXEC, 0)
-			require.NoError(t, err)
-			dups = append(dups, fd)
-		}
-		_, err := TakeOver(ctx, Options{}, e, dups)
+		// No subtest: it would run in another thread, in another namespace.
+		_, err := TakeOver(ctx, Options{}, e, duplicates(t, files))
 		require.Error(t, err, name)
 		require.NotErrorIs(t, err, direct.ErrInUse, name)
 		require.NotErrorIs(t, err, direct.ErrNoNIC, name)

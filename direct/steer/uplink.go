@@ -97,6 +97,14 @@ func Open(ctx context.Context, o Options) (*Uplink, error) {
 // Uplink's.
 func (u *Uplink) Export() (direct.Export, []int) { return u.nic.Export() }
 
+// Renew makes new queues for the server, whose last user has left them in a state
+// that nobody can go on with. VFs stay. After an error the Uplink can only be closed.
+func (u *Uplink) Renew(ctx context.Context) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return u.nic.Renew(ctx)
+}
+
 // Close ends all VFs and gives the NIC back, but for what others hold. Further
 // calls do nothing; other methods then fail, but for Export, Keep and Check, which
 // must not be called.

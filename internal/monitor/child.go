@@ -192,7 +192,7 @@ func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
 	stop()
 	s.fail(c.how)
 	if !s.hadBeenReady() {
-		s.m.uplink.renew()
+		s.m.uplink.renew(ctx)
 	}
 	s.setProcess(process{})
 	s.lost(nil)

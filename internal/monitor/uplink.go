@@ -29,6 +29,8 @@ type uplink struct {
 	nic *steer.Uplink // nil: not open, or not the monitor's
 	// +checklocks:mu
 	used bool // a network server has had the queues
+	// +checklocks:mu
+	lost bool // direct queues have ended that instances may still have
 }
 
 // brought is what a network server brings from the monitor before.
@@ -95,6 +97,7 @@ func (u *uplink) options() steer.Options {
 // forServer returns what the next network server is to use, with files of its own;
 // nil if it is to open the NIC itself.
 func (u *uplink) forServer(ctx context.Context) (*direct.Export, []int, error) {
+	defer u.tellLost()
 	u.mu.Lock()
 	before := u.nic
 	defer func() {
@@ -123,7 +126,12 @@ func (u *uplink) forServer(ctx context.Context) (*direct.Export, []int, error) {
 func (u *uplink) open(ctx context.Context) error {
 	if u.nic != nil {
 		e, _ := u.nic.Export()
-		if u.nic.Check() == nil && !(u.used && e.Queues[0].ZeroCopy) {
+		err := u.nic.Check()
+		if err == nil && u.used && e.Queues[0].ZeroCopy {
+			// The driver has chunks of which nobody knows any more.
+			err = u.nic.Renew(ctx)
+		}
+		if err == nil {
 			return nil
 		}
 		u.drop()
@@ -153,16 +161,33 @@ func (u *uplink) drop() {
 	if err := u.nic.Close(); err != nil {
 		u.m.opts.Logger.Warn("the uplink is not all gone", "error", err)
 	}
-	u.nic = nil
+	u.nic, u.lost = nil, true
 }
 
-// renew gives the NIC up, for the next network server to get a new one: the last
-// could not use it.
-func (u *uplink) renew() {
+// renew makes new queues for the next network server: the last could not use them.
+func (u *uplink) renew(ctx context.Context) {
 	u.mu.Lock()
-	u.drop()
+	if u.nic != nil && u.used {
+		u.used = false
+		if err := u.nic.Renew(ctx); err != nil {
+			u.m.opts.Logger.Error("the uplink is opened again", "error", err)
+			u.drop()
+		}
+	}
 	u.mu.Unlock()
-	u.m.queuesLost()
+	u.tellLost()
+}
+
+// tellLost tells instances whose queues have ended with the NIC. The lock must not
+// be held.
+func (u *uplink) tellLost() {
+	u.mu.Lock()
+	lost := u.lost
+	u.lost = false
+	u.mu.Unlock()
+	if lost {
+		u.m.queuesLost()
+	}
 }
 
 // left ends the VF of an instance that has left, if it had one.
