@@ -105,6 +105,12 @@ func actuate() error {
 		return err
 	}
 	fmt.Println("pushed")
+	go func() {
+		for s, err := a.Enclave("e"); err == nil && s.AgentOnline; s, err = a.Enclave("e") {
+			time.Sleep(10 * time.Millisecond)
+		}
+		fmt.Println("without a policy")
+	}()
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return a.Close()
 }
@@ -329,6 +335,14 @@ func TestActuatorDies(t *testing.T) {
 			require.NoError(t, cmd.Process.Signal(signal))
 			asBefore(t, tids, before)
 			progress(t, tids)
+			hang := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+			defer hang.Stop()
+			if signal == unix.SIGSTOP { // going on without its guard it takes no thread again
+				require.NoError(t, cmd.Process.Signal(unix.SIGCONT))
+				require.True(t, out.Scan())
+				require.Equal(t, "without a policy", out.Text())
+				asBefore(t, tids, before)
+			}
 		})
 	}
 }
