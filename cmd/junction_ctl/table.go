@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -79,6 +80,12 @@ func writePorts(w io.Writer, all []monitor.PortStatus) {
 
 func writeDetail(w io.Writer, d detail) {
 	writeInstances(w, []monitor.InstanceStatus{d.InstanceStatus})
+	if d.Switching != "" {
+		fmt.Fprintf(w, "switching\t%s\n", d.Switching)
+	}
+	if r := d.LastSwitch; r != nil {
+		fmt.Fprintf(w, "last switch\t%v to %v\t%s\tblackout %v\tlost %d\n", r.From, r.To, cmp.Or(r.Reason, "done"), micros(r.BlackoutUS), r.Lost)
+	}
 	if len(d.Ports) > 0 {
 		fmt.Fprintln(w)
 		writePorts(w, d.Ports)

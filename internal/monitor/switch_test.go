@@ -1,0 +1,245 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"junction/direct"
+	"junction/direct/steer"
+	"junction/internal/monitor/client"
+	"junction/internal/monitor/wire"
+	"junction/ipc/control"
+	"junction/switch/protocol"
+)
+
+// fakeFabric has a number of queues, which do nothing.
+type fakeFabric struct {
+	mu     sync.Mutex
+	free   int
+	queues map[uint32]*fakeQueue
+	to     map[uint32]bool // steered to the queue
+	stamps map[uint32]uint8
+	probes int
+}
+
+func newFakeFabric(free int) *fakeFabric {
+	return &fakeFabric{free: free, queues: make(map[uint32]*fakeQueue), to: make(map[uint32]bool), stamps: make(map[uint32]uint8)}
+}
+
+type fakeQueue struct {
+	f     *fakeFabric
+	owner uint32
+}
+
+func (f *fakeFabric) NewQueue(_ context.Context, owner uint32) (directQueue, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.free == 0 {
+		return nil, fmt.Errorf("%w: all are in use", steer.ErrNoVF)
+	}
+	f.free--
+	f.queues[owner] = &fakeQueue{f, owner}
+	return f.queues[owner], nil
+}
+
+func (f *fakeFabric) QueueOf(uint32) directQueue { return nil }
+
+func (f *fakeFabric) Stamp(owner uint32, tag uint8) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stamps[owner] = tag
+	return nil
+}
+
+func (f *fakeFabric) SteerTo(owner uint32, q directQueue) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if q != nil && f.queues[owner] == nil {
+		return errors.New("there is no such queue")
+	}
+	f.to[owner] = q != nil
+	return nil
+}
+
+// Export describes a queue that nobody can use.
+func (q *fakeQueue) Export() (direct.Export, []int) { return direct.Export{NIC: "none"}, nil }
+
+func (q *fakeQueue) Probe([]byte) error {
+	q.f.mu.Lock()
+	defer q.f.mu.Unlock()
+	q.f.probes++
+	return nil
+}
+
+func (q *fakeQueue) Stats() (steer.VFStats, error) { return steer.VFStats{Owner: q.owner}, nil }
+
+func (q *fakeQueue) Close() error {
+	q.f.mu.Lock()
+	defer q.f.mu.Unlock()
+	if q.f.queues[q.owner] == q {
+		delete(q.f.queues, q.owner)
+		q.f.free++
+		q.f.to[q.owner] = false
+	}
+	return nil
+}
+
+// state tells how many queues there are, and whether an instance's frames go to one.
+func (f *fakeFabric) state(owner uint32) (queues int, steered bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.queues), f.to[owner]
+}
+
+// answers is an instance that says what is expected, up to a step.
+func answers(i *client.Instance, until protocol.Kind) (stop func()) {
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		next := map[protocol.Kind]protocol.Kind{
+			protocol.Prepare: protocol.Prepared, protocol.Align: protocol.Aligned, protocol.Move: protocol.Moved,
+			protocol.Finish: protocol.Finished, protocol.Abort: protocol.Aborted,
+		}
+		for {
+			select {
+			case s := <-i.Switches():
+				s.Close()
+				if s.Kind == until {
+					continue
+				}
+				w := wire.Switch{Message: protocol.Message{Kind: next[s.Kind], Epoch: s.Epoch}}
+				if s.Kind == protocol.Finish {
+					w.Report = &wire.SwitchReport{BlackoutUS: 7}
+				}
+				_ = i.SendSwitch(w) // the monitor may have ended
+			case <-quit:
+				return
+			}
+		}
+	})
+	return func() {
+		close(quit)
+		wg.Wait()
+	}
+}
+
+// orderSwitch asks for a switch.
+func orderSwitch(t *testing.T, socket string, id uint32, to protocol.Mode, wait bool) (r wire.SwitchResult, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	o, err := client.DialOperator(ctx, socket)
+	require.NoError(t, err)
+	defer o.Close()
+	return r, o.Ask(ctx, "switch", wire.SwitchOrder{Target: wire.Target{ID: id}, Mode: to, Wait: wait}, &r)
+}
+
+// TestSwitchQueues: there and back; without a free queue it is refused by name, or
+// waits for one; an instance that ends leaves none.
+func TestSwitchQueues(t *testing.T) {
+	f := newFakeFabric(1)
+	socket := startWith(t, "well", func(o *Options) { o.fabric = f })
+	one, two := join(t, socket, "one"), join(t, socket, "two")
+	defer answers(one, 0)()
+	defer answers(two, 0)()
+	a, b := one.Lease().ID, two.Lease().ID
+
+	r, err := orderSwitch(t, socket, a, protocol.Direct, false)
+	require.NoError(t, err)
+	require.Empty(t, r.Reason)
+	require.Equal(t, protocol.Direct, r.Mode)
+	require.EqualValues(t, 7, r.BlackoutUS)
+	require.NotEmpty(t, r.Steps)
+	queues, steered := f.state(a)
+	require.Equal(t, 1, queues)
+	require.True(t, steered)
+	require.Equal(t, "direct", mustAsk[Status](t, socket, "status").Instances[0].Mode)
+
+	r, err = orderSwitch(t, socket, b, protocol.Direct, false)
+	require.NoError(t, err)
+	require.True(t, r.NoQueue)
+	require.Contains(t, r.Reason, steer.ErrNoVF.Error())
+	require.Equal(t, protocol.Server, r.Mode)
+
+	waited := make(chan wire.SwitchResult, 1)
+	go func() {
+		var r wire.SwitchResult
+		for r, err := orderSwitch(t, socket, b, protocol.Direct, true); err == nil; r, err = orderSwitch(t, socket, b, protocol.Direct, true) {
+			if !r.NoQueue {
+				waited <- r
+				return
+			}
+		}
+		waited <- r
+	}()
+	r, err = orderSwitch(t, socket, a, protocol.Server, false)
+	require.NoError(t, err)
+	require.Equal(t, protocol.Server, r.Mode)
+	require.Equal(t, protocol.Direct, (<-waited).Mode)
+	_, err = orderSwitch(t, socket, 99, protocol.Server, false)
+	require.ErrorContains(t, err, "no instance 99")
+	two.Close()
+	require.Eventually(t, func() bool { n, _ := f.state(b); return n == 0 }, 30*time.Second, time.Millisecond)
+}
+
+// TestSwitchInterrupted: an instance that ends, whatever it was last told, leaves no
+// queue, and who asked is told; meanwhile a second order is refused by name.
+func TestSwitchInterrupted(t *testing.T) {
+	f := newFakeFabric(8)
+	socket := startWith(t, "well", func(o *Options) { o.fabric = f })
+	for _, last := range []protocol.Kind{protocol.Prepare, protocol.Align, protocol.Move, protocol.Finish} {
+		i := join(t, socket, last.String())
+		stop := answers(i, last)
+		id := i.Lease().ID
+		type outcome struct {
+			r   wire.SwitchResult
+			err error
+		}
+		done := make(chan outcome, 1)
+		go func() {
+			r, err := orderSwitch(t, socket, id, protocol.Direct, false)
+			done <- outcome{r, err}
+		}()
+		require.Eventually(t, func() bool {
+			all := mustAsk[Status](t, socket, "status").Instances
+			return len(all) == 1 && all[0].Switching == "to direct: "+map[protocol.Kind]string{
+				protocol.Prepare: "prepare", protocol.Align: "align", protocol.Move: "move", protocol.Finish: "finish",
+			}[last]
+		}, 30*time.Second, time.Millisecond)
+		_, err := orderSwitch(t, socket, id, protocol.Server, false)
+		require.ErrorContains(t, err, "is under way")
+		stop()
+		i.Close()
+		o := <-done
+		require.NoError(t, o.err)
+		require.Equal(t, "the instance ended", o.r.Reason)
+		require.Eventually(t, func() bool { n, _ := f.state(id); return n == 0 }, 30*time.Second, time.Millisecond)
+	}
+}
+
+// TestSwitchWithoutSteering says what is needed.
+func TestSwitchWithoutSteering(t *testing.T) {
+	socket := start(t, "well")
+	i := join(t, socket, "one")
+	r, err := orderSwitch(t, socket, i.Lease().ID, protocol.Direct, false)
+	require.NoError(t, err)
+	require.Contains(t, r.Reason, "AF_XDP")
+	require.Equal(t, protocol.Server, r.Mode)
+}
+
+// TestSwitchIsForTheOperator: others may look only.
+func TestSwitchIsForTheOperator(t *testing.T) {
+	m := &Monitor{}
+	args, err := json.Marshal(wire.SwitchOrder{})
+	require.NoError(t, err)
+	_, err = m.answer(t.Context(), control.Peer{UID: 12345}, wire.Ask{Verb: "switch", Args: args}, nil)
+	require.ErrorIs(t, err, unix.EPERM)
+}
