@@ -36,8 +36,9 @@ type Options struct {
 // Times.
 const (
 	// holdTime is how long a received frame is kept back for one that was sent
-	// before it, at most.
-	holdTime = 200 * time.Millisecond
+	// before it, at most: less than what makes a TCP sender lose patience (RFC 6298;
+	// Linux: 200 ms), for that one may be lost.
+	holdTime = 20 * time.Millisecond
 	// drainTime is how long the old path may take to send what it has, while
 	// packets are kept back; on the way back after a failure it is backTime.
 	drainTime = time.Second
