@@ -67,6 +67,9 @@ func Boot(opts Options) (*Instance, error) {
 	gomaxprocs.SetBase(opts.Kthreads)
 	paceCollector()
 	i := &Instance{opts: opts, engine: choose(&opts)}
+	if err := installAsyncIO(); err != nil {
+		return nil, err
+	}
 	if len(opts.ReadWrite) > 0 {
 		installAttributeChecks()
 	}

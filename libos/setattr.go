@@ -36,15 +36,20 @@ var attributeCalls = map[uintptr]attributeCall{
 // installAttributeChecks wraps these calls. It must run before the kernel
 // starts, once in a process.
 func installAttributeChecks() {
+	for nr, c := range attributeCalls {
+		wrapCall(nr, c.wrap)
+	}
+}
+
+// wrapCall puts a function around a system call.
+func wrapCall(nr uintptr, wrap func(kernel.SyscallFn) kernel.SyscallFn) {
 	for _, table := range kernel.SyscallTables() {
 		if table.Arch != arch.Host {
 			continue
 		}
-		for nr, c := range attributeCalls {
-			call := table.Table[nr]
-			call.Fn = c.wrap(call.Fn)
-			table.Table[nr] = call
-		}
+		call := table.Table[nr]
+		call.Fn = wrap(call.Fn)
+		table.Table[nr] = call
 		table.Init()
 	}
 }

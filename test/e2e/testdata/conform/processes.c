@@ -1,6 +1,7 @@
 /* Threads and processes: ends and execs while others run, and what memory they
  * share, which an engine may have mapped in two places. */
 #include "conform.h"
+#include <linux/aio_abi.h>
 #include <alloca.h>
 #include <linux/futex.h>
 
@@ -335,4 +336,31 @@ CASE(heap_grows)
 	for (int i = 0; i < 100; i++)
 		wrong += low[i * 100000 + 99999] != (char)i;
 	printf("%d wrong, %d\n", wrong, (char *)sbrk(0) - low == 100 * 100000);
+}
+
+/* Processes that end while their asynchronous reads are under way. */
+CASE(aio_and_exit)
+{
+	enum { READS = 128, LENGTH = 256 };
+	static char buf[READS][LENGTH];
+	static struct iocb reads[READS], *list[READS];
+	char name[] = "/tmp/conform-XXXXXX";
+	int fd = mkstemp(name), wrong = 0, status;
+
+	must(fd >= 0 && !unlink(name) && !ftruncate(fd, LENGTH), "a file");
+	for (int i = 0; i < READS; i++) {
+		reads[i] = (struct iocb){ .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = fd, .aio_buf = (long)buf[i], .aio_nbytes = LENGTH };
+		list[i] = &reads[i];
+	}
+	for (int round = 0; round < 30; round++) {
+		for (int i = 0; i < 10; i++) {
+			if (!fork()) {
+				aio_context_t context = 0;
+				_exit(syscall(SYS_io_setup, READS, &context) || syscall(SYS_io_submit, context, READS, list) != READS);
+			}
+		}
+		for (int i = 0; i < 10; i++)
+			wrong += wait(&status) < 0 || status != 0;
+	}
+	printf("%d wrong\n", wrong);
 }
