@@ -56,7 +56,7 @@ func TestOverrun(t *testing.T) {
 	eachDriver(t, 1500, 1, func(t *testing.T, driver string, mac, peer net.HardwareAddr) {
 		d := open(t, direct.Options{NIC: nicName, Driver: driver})
 		s, q := newStation(t, peerName), d.Queues()[0]
-		const sent = 6000
+		const sent = 12_000
 		for i := range sent {
 			s.send(frame(mac, peer, 128, i))
 		}

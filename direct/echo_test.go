@@ -11,7 +11,7 @@ import (
 	"junction/direct"
 )
 
-var drivers = []string{"afxdp", "tap"}
+var drivers = []string{"afxdp", "tap", "afpacket"}
 
 // eachDriver runs f once for each driver, in a namespace with a wire.
 func eachDriver(t *testing.T, mtu, queues int, f func(t *testing.T, driver string, mac, peer net.HardwareAddr)) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"junction/direct/afpacket"
 	"junction/direct/afxdp"
 	"junction/direct/internal/nic"
 	"junction/direct/tap"
@@ -30,10 +31,12 @@ func Open(ctx context.Context, o Options) (Device, error) {
 		return openAFXDP(ctx, o)
 	case "tap":
 		return openTAP(ctx, o)
+	case "afpacket":
+		return openAFPacket(ctx, o)
 	case "":
 		return openBest(ctx, o)
 	}
-	return nil, fmt.Errorf("unknown driver %q: use afxdp or tap", o.Driver)
+	return nil, fmt.Errorf("unknown driver %q: use afxdp, tap or afpacket", o.Driver)
 }
 
 // openBest opens AF_XDP, or TAP where AF_XDP cannot serve, with a warning that
@@ -67,6 +70,22 @@ func openAFXDP(ctx context.Context, o Options) (Device, error) {
 	d, err := afxdp.Open(ctx, l, o)
 	if err != nil {
 		return nil, err // not d: a nil pointer in an interface is not nil
+	}
+	return d, nil
+}
+
+func openAFPacket(ctx context.Context, o Options) (Device, error) {
+	l, err := nic.Take(ctx, o.NIC, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	if l.IsTAP() {
+		l.Close()
+		return nil, fmt.Errorf("%w: packet sockets on %s would be on the host's side of the TAP; use the tap driver", ErrUnsupported, o.NIC)
+	}
+	d, err := afpacket.Open(ctx, l, o)
+	if err != nil {
+		return nil, err
 	}
 	return d, nil
 }

@@ -70,7 +70,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&f.shared, "addr", nil, "shared address with its prefix length; repeatable")
 	fs.StringArrayVar(&f.gateways, "gateway", nil, "default router; repeatable, one for each IP version")
 	fs.StringArrayVar(&f.dedicated, "dedicated", nil, "network whose addresses instances may ask for; repeatable")
-	fs.StringVar(&f.driver, "driver", "", "afxdp or tap; default: the better one that the NIC allows")
+	fs.StringVar(&f.driver, "driver", "", "afxdp, tap, or as the last resort afpacket; default: the better of the first two that the NIC allows")
 	fs.IntVar(&f.mtu, "mtu", 0, "largest IP packet in bytes; default: the NIC's")
 	fs.StringVar(&f.mac, "mac", "", "Ethernet address; default: the NIC's")
 	fs.StringVar(&f.socket, "socket", wire.SocketPath(), "path of the control socket")

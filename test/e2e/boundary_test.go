@@ -138,7 +138,7 @@ func requireFiles(t *testing.T, pid int, rw string) {
 // TestFewerQueues expects to be told what an instance without privileges could
 // not give back to the NIC, and how to.
 func TestFewerQueues(t *testing.T) {
-	r := newRig(t, variant{engines[0], "afxdp"}, lab.Options{Queues: 2})
+	r := newRig(t, variant{engine: engines[0], driver: "afxdp"}, lab.Options{Queues: 2})
 	// A veth cannot receive on fewer queues than its peer sends on.
 	set := r.Client.Command(t.Context(), need(t, "ethtool"), "-L", lab.ClientNIC, "tx", "1")
 	out, err := set.CombinedOutput()

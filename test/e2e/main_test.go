@@ -111,7 +111,10 @@ func isExecutable(path string) bool {
 }
 
 // variant is one point of the matrix.
-type variant struct{ engine, driver string }
+type variant struct {
+	engine, driver string
+	uplink         string // in server mode: the network server's driver; default afxdp
+}
 
 // matrix runs f as a subtest for each engine and driver.
 func matrix(t *testing.T, f func(t *testing.T, v variant)) {

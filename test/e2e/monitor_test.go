@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"maps"
@@ -24,7 +25,7 @@ func (r *rig) startMonitor(flags ...string) {
 		r.socket = filepath.Join(workDir(r.t), "monitor.sock")
 	}
 	c := r.Server.Command(context.Background(), filepath.Join(commands, "junctiond"), slices.Concat([]string{
-		"--socket", r.socket, "--nic", lab.ServerNIC, "--driver", "afxdp",
+		"--socket", r.socket, "--nic", lab.ServerNIC, "--driver", cmp.Or(r.uplink, "afxdp"),
 		"--addr", lab.ServerAddr4.String(), "--addr", lab.ServerAddr6.String(), "--dedicated", dedicatedNet,
 		"--hang-after", "3s", // the tests' own load is no reason to kill it
 	}, flags)...)

@@ -1,162 +1,64 @@
 package e2e
 
 import (
+	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/vishvananda/netlink"
 
 	"junction/internal/lab"
 )
 
-// TestNetserverUpgraded replaces the network server's program under load, to and
-// fro. No connection breaks; a program that does not start disturbs nothing.
-func TestNetserverUpgraded(t *testing.T) {
-	upgrades := 20
-	if testing.Short() {
-		upgrades = 4
-	}
-	eachServerRig(t, func(t *testing.T, r *rig) {
-		_, addr := r.startServer(t, "redis")
-		_, stop := r.load(t, addr, 4)
-		longest, end := r.slowestReply(t, addr)
-		dir := t.TempDir()
-		first := filepath.Join(commands, "netserver")
-		second, broken := filepath.Join(dir, "second"), filepath.Join(dir, "broken")
-		require.NoError(t, os.Symlink(first, second))
-		require.NoError(t, os.WriteFile(broken, []byte("#!/bin/sh\nexit 3\n"), 0o755))
-		var outages, replies []time.Duration
-		pid := r.status().Server.PID
-		for i := range upgrades {
-			longest.Store(0)
-			var after struct {
-				PID        int   `json:"pid"`
-				LastOutage int64 `json:"last_outage_ns"`
-			}
-			r.ctl(&after, "upgrade", "netserver", []string{second, first}[i%2])
-			require.NotEqual(t, pid, after.PID)
-			pid = after.PID
-			outages = append(outages, time.Duration(after.LastOutage))
-			replies = append(replies, time.Duration(longest.Load()))
-		}
-		c := r.Server.Command(t.Context(), filepath.Join(commands, "junction_ctl"), "--socket", r.socket, "upgrade", "netserver", broken)
-		text, err := c.CombinedOutput()
-		require.Error(t, err)
-		require.Contains(t, string(text), "exit status 3")
-		require.Equal(t, pid, r.status().Server.PID, "the one before goes on")
-		end()
-		stop()
-		t.Logf("%d upgrades, from one server's end until the next is ready: %v", upgrades, quantiles(outages))
-		t.Logf("the slowest reply meanwhile: %v", quantiles(replies))
-	})
-}
+// TestUplinks serves instances over each driver that a network server's uplink
+// can have besides AF_XDP, which all other tests use: connections both ways, bulk
+// data, datagrams of all kinds of sizes, and nothing for the host's own stack.
+func TestUplinks(t *testing.T) {
+	for _, uplink := range []string{"afpacket", "tap"} {
+		t.Run(uplink, func(t *testing.T) {
+			r := newRig(t, variant{engine: engines[0], driver: serverMode, uplink: uplink}, lab.Options{})
+			before := r.hostReceived()
+			redis, addr := r.startServer(t, "redis", "--name", "redis")
+			checkRedis(t, r, addr)
+			checkRedis(t, r, netip.AddrPortFrom(addr6, addr.Port()))
+			web := r.startNamed("web", guest, "http", ":8080")
+			web.await("ready")
+			const n = 20 << 20
+			download(t, r, netip.AddrPortFrom(addr4, 8080), n)
+			checkUpload(t, r.http(), netip.AddrPortFrom(addr4, 8080), n)
 
-// slowestReply asks without pause over one connection and keeps the longest time
-// that a reply took, until end is called.
-func (r *rig) slowestReply(t *testing.T, addr netip.AddrPort) (longest *atomic.Int64, end func()) {
-	c := newRESP(r.mustDial(addr, 10*time.Minute))
-	longest = new(atomic.Int64)
-	var over atomic.Bool
-	done := make(chan error, 1)
-	go func() {
-		for !over.Load() {
-			asked := time.Now()
-			if err := setAndGet(c, 30_000, 1); err != nil {
-				done <- err
-				return
+			echo := r.startNamed("echo", guest, "udpecho", ":7")
+			echo.await("ready")
+			c, err := r.Client.ListenPacket("udp4", lab.ClientAddr4.Addr().String()+":0")
+			require.NoError(t, err)
+			defer c.Close()
+			e := &udpEcho{UDPConn: c.(*net.UDPConn), to: netip.AddrPortFrom(addr4, 7), data: pattern(9, 2*maxUDP), buf: make([]byte, 1<<16)}
+			for size := 0; size <= maxUDP; size += 997 {
+				require.NoError(t, e.exchange(size))
 			}
-			if took := int64(time.Since(asked)); took > longest.Load() {
-				longest.Store(took)
+			require.Equal(t, before, r.hostReceived(), "IP packets that the host's own stack saw")
+			for _, i := range []*instance{web, echo} {
+				i.terminate(143)
+				i.checkStats()
 			}
-		}
-		done <- nil
-	}()
-	return longest, func() {
-		t.Helper()
-		over.Store(true)
-		require.NoError(t, <-done)
+			redis.terminate(0)
+			redis.checkStats()
+		})
 	}
 }
 
-// TestNothingIsLeftOfTheUplink: with the monitor and the network server dead, the
-// NIC is free; what else a monitor leaves when it dies, the next one finds; and
-// one that ends as it should leaves nothing.
-func TestNothingIsLeftOfTheUplink(t *testing.T) {
-	eachServerRig(t, func(t *testing.T, r *rig) {
-		require.True(t, r.hasXDP(), "the steering program")
-		before := r.links()
-		for range 3 {
-			server := r.status().Server.PID
-			r.monitor.kill()
-			require.True(t, r.hasXDP(), "the network server goes on")
-			require.NoError(t, syscall.Kill(server, syscall.SIGKILL))
-			require.Eventually(t, func() bool { return !r.hasXDP() }, 30*time.Second, time.Millisecond, "a program is left on the NIC")
-			r.orphan()
-			r.startMonitor()
-			require.Equal(t, before, r.links())
-			require.True(t, r.hasXDP())
-		}
-
-		// Taken over again and again from the network server that goes on.
-		server := r.status().Server.PID
-		var files []int
-		for range 6 {
-			r.monitor.kill()
-			r.startMonitor()
-			files = append(files, openFiles(t, server))
-		}
-		require.Equal(t, server, r.status().Server.PID)
-		t.Log("open files of the network server after each:", files)
-		require.LessOrEqual(t, slices.Max(files[3:]), slices.Max(files[:3])+1, "open files of the network server")
-		r.monitor.terminate(0)
-		require.Eventually(t, func() bool { return !r.hasXDP() }, 30*time.Second, time.Millisecond)
-		require.Equal(t, before, r.links())
-		require.NoDirExists(t, r.socket+".state")
-		r.startMonitor()
-		_, addr := r.startServer(t, "redis")
-		checkRedis(t, r, addr)
-	})
-}
-
-// orphan makes what a monitor that was killed leaves of an instance's direct queue.
-func (r *rig) orphan() {
+// hostReceived is how many IPv4 packets the stack of the server's namespace has
+// received.
+func (r *rig) hostReceived() string {
 	r.t.Helper()
-	require.NoError(r.t, r.Server.Do(func() error {
-		l, err := netlink.LinkByName(lab.ServerNIC)
-		if err != nil {
-			return err
-		}
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = "jvf" + strconv.Itoa(l.Attrs().Index) + ".0o"
-		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: strings.TrimSuffix(attrs.Name, "o") + "i"})
-	}))
-}
-
-// links are the names of the server's devices.
-func (r *rig) links() []string {
-	r.t.Helper()
-	names, err := r.Server.Links()
+	out, err := r.Server.Command(r.t.Context(), "cat", "/proc/net/snmp").Output()
 	require.NoError(r.t, err)
-	slices.Sort(names)
-	return names
-}
-
-// hasXDP tells whether a program is on the server's NIC.
-func (r *rig) hasXDP() (has bool) {
-	r.t.Helper()
-	require.NoError(r.t, r.Server.Do(func() error {
-		l, err := netlink.LinkByName(lab.ServerNIC)
-		has = err == nil && l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached
-		return err
-	}))
-	return has
+	for _, line := range strings.Split(string(out), "\n") {
+		if f := strings.Fields(line); len(f) > 3 && f[0] == "Ip:" && f[3] != "InReceives" {
+			return f[3]
+		}
+	}
+	r.t.Fatal("no counters in /proc/net/snmp")
+	return ""
 }

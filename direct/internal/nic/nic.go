@@ -122,10 +122,10 @@ type Offloads struct {
 // Mode says what a device really uses, never what was asked for.
 type Mode struct {
 	NIC string `json:"nic"`
-	// Driver is "afxdp" or "tap".
+	// Driver is "afxdp", "tap" or "afpacket".
 	Driver string `json:"driver"`
 	// Attach is how the driver reaches the NIC: "native" or "generic" XDP,
-	// "tap", or "macvtap" (passthru on top of the NIC).
+	// "tap", "macvtap" (passthru on top of the NIC), or "socket".
 	Attach string `json:"attach"`
 	// Copy is "zero-copy" or "copy".
 	Copy       string `json:"copy"`
@@ -158,8 +158,8 @@ type Device interface {
 type Options struct {
 	// NIC is the name of the network interface.
 	NIC string
-	// Driver is "afxdp", "tap", or "" for AF_XDP with TAP where that is not
-	// supported.
+	// Driver is "afxdp", "tap", "afpacket", or "" for AF_XDP with TAP where that
+	// is not supported.
 	Driver string
 	// Queues is the number of queues; 0 means all the NIC has.
 	Queues int

@@ -14,7 +14,7 @@ import (
 // enums are the flags that take one of a few words, which completion offers.
 var enums = map[string][]string{
 	"mode":      {"direct", "server", "none"},
-	"driver":    {"afxdp", "tap"},
+	"driver":    {"afxdp", "tap", "afpacket"},
 	"engine":    {"auto", "inproc", "systrap"},
 	"moves":     {"always", "soon", "never"},
 	"boundary":  {"kill", "trap", "off"},
@@ -63,7 +63,7 @@ func (f *flags) registerNetwork(fs *pflag.FlagSet) {
 	word(fs, &f.mode, "mode", "WORD", "direct (NIC queues of its own), server (through the network server of junctiond) or none (loopback only); default: direct with --nic, else server if junctiond answers, else none")
 	option(fs, "socket", "PATH", "junctiond's socket; default: JUNCTION_SOCKET of the environment, or /run/junction/monitor.sock", path(&f.socket))
 	option(fs, "nic", "IF[:QUEUES]", "NIC to take queues of, and how many; default: all", f.setNIC)
-	word(fs, &f.driver, "driver", "WORD", "afxdp or tap; default: the better one that the NIC allows")
+	word(fs, &f.driver, "driver", "WORD", "afxdp, tap, or as the last resort afpacket; default: the better of the first two that the NIC allows")
 	option(fs, "ip", "CIDR", "address with its prefix length, IPv4 or IPv6; repeatable; with junctiond: an address of one's own instead of the shared one", f.addPrefix)
 	option(fs, "gateway", "ADDR", "default router; repeatable, one for each IP version", f.addGateway)
 	option(fs, "mtu", "BYTES", "largest IP packet; default: the NIC's", number(&f.mtu, minMTU, maxMTU))
