@@ -281,7 +281,7 @@ func TestCheckNeedsNoProgram(t *testing.T) {
 func TestCompletion(t *testing.T) {
 	for _, tc := range []struct{ args, want string }{
 		{"__complete --nic ", "va\nvb\n:4\n"},
-		{"__complete --driver t", "afxdp\ntap\n:4\n"},
+		{"__complete --driver t", "afxdp\ntap\nafpacket\n:4\n"},
 		{"completion bash", "# bash completion V2 for junction_run"},
 	} {
 		var out bytes.Buffer
