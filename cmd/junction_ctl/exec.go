@@ -97,10 +97,11 @@ func (c *ctl) run(ctx context.Context, e wire.Exec, streams [3]*os.File) error {
 	defer session.Close()
 	var files []int
 	e.Streams, files = share(streams)
-	err = c.order(ctx, "exec", e, new(wire.Started), append([]int{other}, files...)...)
+	ordered := c.order(ctx, "exec", e, new(wire.Started), append([]int{other}, files...)...)
 	_ = unix.Close(other)
-	if err != nil {
-		return execError(err)
+	// A monitor that has just died may have passed the order on before.
+	if ordered != nil && !errors.Is(ordered, client.ErrLost) {
+		return execError(ordered)
 	}
 	go func() {
 		for sig := range signals {
@@ -109,6 +110,8 @@ func (c *ctl) run(ctx context.Context, e wire.Exec, streams [3]*os.File) error {
 	}()
 	var end client.SessionEnd
 	switch err := session.Receive(&end); {
+	case errors.Is(err, io.EOF) && ordered != nil:
+		return ordered
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("instance %d ended before it told how the program ended", e.ID)
 	case err != nil:
