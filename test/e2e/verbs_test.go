@@ -32,7 +32,7 @@ func TestTop(t *testing.T) {
 				CPU  float64 `json:"cpu_percent"`
 			} `json:"instances"`
 		}
-		r.ctl(&top, "top", "--interval", "500ms")
+		r.ctl(&top, "top", "--interval", "2s")
 		require.Equal(t, r.status().Server.PID, top.Server.PID)
 		require.Len(t, top.Instances, 2)
 		require.Equal(t, "busy", top.Instances[0].Name, "the busiest is first")
