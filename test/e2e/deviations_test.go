@@ -21,6 +21,8 @@ const (
 	whyGSShown    = "GS points to the thread's area until the program has a GS base of its own"
 	whyPKRU       = "a handler starts with the initial PKRU, and PKRU is no part of the state that is kept"
 
+	whyReadFirst = "what a Unix socket has, less than 512 bytes, is taken from it before it is stored: if it cannot be, it is lost"
+
 	// Of patched call sites.
 	whyPatchSeen   = "a program that reads its own text sees patched call sites"
 	whyNoKeys      = "without protection keys (ospke in /proc/cpuinfo) a program that reads its own text sees patched call sites"
@@ -75,6 +77,7 @@ var deviations = map[string]map[string]*deviation{
 	"host_addresses_system_calls":  {"inproc": {why: whyHostMemory, replace: []string{"ENOMEM", "EACCES"}}},
 	"fixed_mappings_over_the_host": {"inproc": {why: whyHostMemory, replace: []string{"mapped: no fault", "elsewhere", "touch: no fault", "touch: SIGSEGV code 2 addr base+0 rip -", "touch text: no fault", "touch text: SIGSEGV code 2 addr base+4096 rip -"}}},
 	"fixed_mappings_high":          {"inproc": {why: "programs' addresses end at 0x550000000000, below the host's own mappings", replace: []string{"mapped: no fault", "elsewhere"}}},
+	"failed_reads":                 {"inproc": {why: whyReadFirst, replace: []string{"socket: -1 Bad address, 6 left", "socket: -1 Bad address, 1 left"}}},
 	"gs_selector_loaded":           {"inproc": {why: whyGSShown, varies: true}, "systrap": {why: whySystrapGS, code: 139}},
 
 	"sysenter":                  {"inproc": {why: "it returns to the lower half of an address, which now and then is the libOS's code", varies: true}},

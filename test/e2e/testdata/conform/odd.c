@@ -1,5 +1,6 @@
 /* What few programs do, and what must then hit nobody but them. */
 #include "conform.h"
+#include <sys/socket.h>
 
 static volatile long steps, stuck;
 static volatile greg_t last_rip;
@@ -78,4 +79,27 @@ CASE(exceptions_unmasked_in_calls)
 	enough = 1;
 	must(!pthread_join(t, 0), "pthread_join");
 	puts("goes on");
+}
+
+/* A read that cannot store what it reads leaves it where it is. */
+static void read_badly(const char *what, int from, int to)
+{
+	char text[8];
+	void *bad = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	must(write(to, "hello", 5) == 5, "write");
+	printf("%s: %zd", what, read(from, bad, 5));
+	printf(" %s", strerror(errno));
+	must(write(to, "x", 1) == 1, "write");
+	printf(", %zd left\n", read(from, text, sizeof text));
+}
+
+CASE(failed_reads)
+{
+	int p[2], s[2];
+
+	must(!pipe(p), "pipe");
+	read_badly("pipe", p[0], p[1]);
+	must(!socketpair(AF_UNIX, SOCK_STREAM, 0, s), "socketpair");
+	read_badly("socket", s[0], s[1]);
 }
