@@ -306,14 +306,20 @@ func TestNothingIsLeft(t *testing.T) {
 		require.NoError(t, d.Close())
 	}
 	// The kernel frees some of it a little later. In this thread, whose namespace it is.
-	for end := time.Now().Add(soon); holdings(t) != before && time.Now().Before(end); {
+	for end := time.Now().Add(soon); holdings(t).exceeds(before) && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
 	}
-	require.Equal(t, before, holdings(t))
+	require.False(t, holdings(t).exceeds(before), "%+v, more than %+v", holdings(t), before)
 }
 
 // holding counts what a process and its network namespace have.
 type holding struct{ links, files, programs int }
+
+// exceeds tells whether something is left. Less there may be: what other tests
+// had is collected at some time.
+func (h holding) exceeds(before holding) bool {
+	return h.links > before.links || h.files > before.files || h.programs > before.programs
+}
 
 func holdings(t testing.TB) (h holding) {
 	t.Helper()
