@@ -126,6 +126,9 @@ func (m *Monitor) limit(ctx context.Context, a wire.Ask) (InstanceStatus, error)
 	if n < 0 {
 		return InstanceStatus{}, fmt.Errorf("limit: no instance %d: %w", l.ID, unix.ESRCH)
 	}
+	if l.Rate != nil && *l.Rate > 0 && status[n].Mode != serverMode.String() {
+		return InstanceStatus{}, fmt.Errorf("limit %q, which is in %s mode: %w", status[n].Name, status[n].Mode, errLimited)
+	}
 	m.mu.Lock()
 	for _, i := range m.instances {
 		if uint32(i.id) == l.ID {

@@ -417,13 +417,20 @@ func (m *Monitor) switchMode(ctx context.Context, a wire.Ask) (wire.SwitchResult
 	}
 }
 
+// errLimited: the two exclude each other.
+var errLimited = fmt.Errorf("only the network server limits what an instance sends; have one without the other (junction_ctl limit NAME --rate 0): %w", unix.EPERM)
+
 // switchOnce tries once. again tells whether it may work later.
 func (m *Monitor) switchOnce(ctx context.Context, o wire.SwitchOrder) (r wire.SwitchResult, again bool, err error) {
 	m.mu.Lock()
 	i := m.instances[portmap.Instance(o.ID)]
+	limited := i != nil && i.rate > 0
 	m.mu.Unlock()
 	if i == nil {
 		return r, false, fmt.Errorf("switch: no instance %d: %w", o.ID, unix.ESRCH)
+	}
+	if limited && o.Mode == protocol.Direct {
+		return r, false, fmt.Errorf("switch %q to direct: %w", i.name, errLimited)
 	}
 	run, err := i.sw.begin(o.Mode)
 	if err != nil {

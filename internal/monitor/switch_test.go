@@ -225,6 +225,29 @@ func TestSwitchInterrupted(t *testing.T) {
 	}
 }
 
+// TestSwitchAndLimit: who is limited goes through the network server.
+func TestSwitchAndLimit(t *testing.T) {
+	f := newFakeFabric(1)
+	socket := startWith(t, "well", func(o *Options) { o.fabric = f })
+	i := join(t, socket, "one")
+	defer answers(i, 0)()
+	id := i.Lease().ID
+	limit := func(rate uint64) error {
+		o, err := client.DialOperator(t.Context(), socket)
+		require.NoError(t, err)
+		defer o.Close()
+		return o.Ask(t.Context(), "limit", wire.Limit{ID: id, Rate: &rate}, &InstanceStatus{})
+	}
+	require.NoError(t, limit(1000))
+	_, err := orderSwitch(t, socket, id, protocol.Direct, false)
+	require.ErrorContains(t, err, "--rate 0")
+	require.NoError(t, limit(0))
+	r, err := orderSwitch(t, socket, id, protocol.Direct, false)
+	require.NoError(t, err)
+	require.Empty(t, r.Reason)
+	require.ErrorContains(t, limit(1000), "in direct mode")
+}
+
 // TestSwitchWithoutSteering says what is needed.
 func TestSwitchWithoutSteering(t *testing.T) {
 	socket := start(t, "well")

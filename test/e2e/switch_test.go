@@ -176,6 +176,11 @@ func TestSwitchUDP(t *testing.T) {
 		defer c.Close()
 		f := &numbered{conn: c.(*net.UDPConn), to: netip.AddrPortFrom(addr4, 7), window: make(chan struct{}, 100), seen: make(map[uint64]bool)}
 		f.start(t)
+		defer func() {
+			f.ended.Store(true)
+			_ = c.Close()
+			f.wg.Wait()
+		}()
 		var rec record
 		for range n {
 			for _, mode := range []string{"direct", "server"} {
