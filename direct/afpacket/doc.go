@@ -8,6 +8,7 @@
 // so that the host's own stack does not answer too. The sockets and the program
 // end with the process.
 //
-// Frames of VLANs are left out: the kernel takes their tags off, and without it
+// Several datagrams in one frame, as a local sender's kernel may have them, are cut
+// here. Frames of VLANs are left out: the kernel takes their tags off, and without it
 // they would look like others.
 package afpacket

@@ -46,6 +46,9 @@ type FileQueue struct {
 	txPoll [2]unix.PollFd
 	busy   bool // the device, not the file, took no more
 
+	several datagrams // being cut
+	whole   []byte    // what several is of
+
 	buffers []byte // of mapped memory, fileBuffers times fileBuffer
 	used    int    // buffers received and not yet released
 
@@ -97,13 +100,20 @@ func (q *FileQueue) Receive(batch [][]byte) (n int, err error) {
 	for n < len(batch) && q.used < fileBuffers {
 		buf := q.buffers[q.used*fileBuffer : (q.used+1)*fileBuffer]
 		var got int
-		got, err = unix.Read(q.fd, buf)
-		calls++
-		if err != nil {
-			break
+		if q.several.left() {
+			got = q.several.next(buf)
+		} else {
+			got, err = unix.Read(q.fd, buf)
+			calls++
+			if err != nil {
+				break
+			}
 		}
 		if got < VnetHdrLen+EthHdrLen {
 			q.short.Add(1)
+			continue
+		}
+		if buf[1] == gsoUDP && q.cut(buf[:got]) {
 			continue
 		}
 		batch[n] = buf[:got:got]
@@ -120,11 +130,20 @@ func (q *FileQueue) Receive(batch [][]byte) (n int, err error) {
 	return 0, q.dev.failed("receive from", err)
 }
 
+// cut begins to cut a frame of several datagrams.
+func (q *FileQueue) cut(b []byte) bool {
+	q.whole = append(q.whole[:0], b...)
+	return q.several.begin(q.whole)
+}
+
 // Release implements Queue.
 func (q *FileQueue) Release() { q.used = 0 }
 
 // Wait implements Queue.
 func (q *FileQueue) Wait() error {
+	if q.several.left() {
+		return nil
+	}
 	if err := q.dev.Watch.Err(); err != nil {
 		return err
 	}
