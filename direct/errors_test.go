@@ -42,7 +42,7 @@ func TestBadOptions(t *testing.T) {
 	enter(t)
 	wire(t, 1500, 1)
 	_, err := direct.Open(context.Background(), direct.Options{NIC: nicName, Driver: "dpdk"})
-	require.ErrorContains(t, err, `unknown driver "dpdk": use afxdp or tap`)
+	require.ErrorContains(t, err, `unknown driver "dpdk": use afxdp, tap or afpacket`)
 	_, err = direct.Open(context.Background(), direct.Options{NIC: nicName, MAC: make(net.HardwareAddr, 8)})
 	require.ErrorContains(t, err, "8 bytes")
 	refused(t, direct.Options{NIC: nicName, Driver: "afxdp", Queues: 3}, direct.ErrUnsupported, "3 queues", "which has 1", "ethtool -L")
