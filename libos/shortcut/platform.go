@@ -145,7 +145,7 @@ const (
 // fault handles a page fault, if it can.
 func (t *thread) fault(m *mm.MemoryManager, ac *arch.Context64, addr hostarch.Addr, at hostarch.AccessType) next {
 	t.task.leaveProgram()
-	err := m.HandleUserFault(t.task, addr, at, hostarch.Addr(ac.Stack()))
+	err := m.HandleUserFault(t.task.Task, addr, at, hostarch.Addr(ac.Stack()))
 	t.task.enterProgram()
 	if err != nil {
 		return back // which tries once more and raises the signal
@@ -165,6 +165,7 @@ func (t *thread) call(ac *arch.Context64) next {
 	}
 	t.stats.Served++
 	t.task.leaveProgram()
+	ac.SyscallSaveOrig() // arm64 restarts calls by it
 	value, ctrl, err := table.Lookup(nr)(task, nr, ac.SyscallArgs())
 	restarts := false
 	switch {
