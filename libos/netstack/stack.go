@@ -103,7 +103,9 @@ func setProtocolOptions(s *stack.Stack) error {
 // with them.
 func tcpOptions() []tcpip.SettableTransportProtocolOption {
 	sack := tcpip.TCPSACKEnabled(true)
-	rack := tcpip.TCPRecovery(tcpip.TCPRACKLossDetection)
+	// Not RACK: after a time-out netstack's takes all that was sent for lost and
+	// for under way at once, and sends two segments for each further time-out.
+	noRACK := tcpip.TCPRecovery(0)
 	// Not CUBIC: after several losses in a row netstack's lets the congestion
 	// window fall to 0, and with nothing under way no ACK or timer ever raises
 	// it again. Reno's never falls below 1.
@@ -114,7 +116,7 @@ func tcpOptions() []tcpip.SettableTransportProtocolOption {
 	// connections a minute.
 	reuse := tcpip.TCPTimeWaitReuseGlobal
 	return []tcpip.SettableTransportProtocolOption{
-		&sack, &rack, &reno, &autotune, &reuse,
+		&sack, &noRACK, &reno, &autotune, &reuse,
 		&tcpip.TCPSendBufferSizeRangeOption{Min: minBuffer, Default: defaultBuffer, Max: maxSendBuffer},
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: minBuffer, Default: defaultBuffer, Max: maxReceiveBuffer},
 	}

@@ -269,7 +269,7 @@ func TestExecUser(t *testing.T) {
 	eachServerRig(t, func(t *testing.T, r *rig) {
 		r.touch()
 		const nobody = 65534
-		main := r.start([]string{"--name", "main", "--uid", "65534", "--gid", "65534"}, "sh", "-c", "echo ready; exec sleep 1000")
+		main := r.start([]string{"--name", "main", "--uid", "65534", "--gid", "65534", "--cwd", "/"}, "sh", "-c", "echo ready; exec sleep 1000")
 		main.await("ready")
 		id := r.exec("main", "sh", "-c", "id -u; id -g")
 		require.Zero(t, id.exit())
