@@ -277,6 +277,7 @@ func TestExecUser(t *testing.T) {
 		for _, order := range [][]string{{"exec", "main", "true"}, {"signal", "main", "KILL"}, {"trace", "1"}} {
 			c := r.control(order...)
 			c.SysProcAttr.Credential = &syscall.Credential{Uid: nobody - 1, Gid: nobody - 1}
+			c.Dir = "/" // this one may be closed to others
 			i := launch(t, c, c.Cmd)
 			require.Equal(t, 1, i.exit(), order)
 			require.Regexp(t, "may only look|permission denied", i.stderr.String())
