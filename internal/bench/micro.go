@@ -110,7 +110,7 @@ func (r *runner) measureMicro(ctx context.Context, sys System, argv []string, op
 		p.Argv = append(p.Argv, o.name)
 	}
 	next := 0
-	err := r.lines(ctx, sys, p, cpu, func(line string, _ int) error {
+	_, err := r.lines(ctx, sys, p, cpu, func(line string, _ int) error {
 		name, ns, err := clients.ParseMicro(line)
 		if err != nil {
 			return err

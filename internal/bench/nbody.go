@@ -151,33 +151,31 @@ func (r *runner) calibrate(ctx context.Context, argv []string) (steps int, energ
 	}
 }
 
-// compute runs nbody on one CPU, and returns its result and the CPU time that all
-// its processes used between the lines that it prints before and after.
+// compute runs nbody on one CPU, and returns its result and the CPU time that it
+// used from the line that it prints before on.
 func (r *runner) compute(ctx context.Context, sys System, argv []string, steps int) (took time.Duration, energy float64, err error) {
 	cpus, err := allowedCPUs()
 	if err != nil {
 		return 0, 0, err
 	}
-	var used []time.Duration
+	lines, before := 0, time.Duration(0)
 	p := Program{Argv: append(argv[:len(argv):len(argv)], strconv.Itoa(steps))}
-	err = r.lines(ctx, sys, p, cpus[0], func(line string, pid int) error {
-		cpu, err := proctree.CPU(pid)
-		used = append(used, cpu)
-		switch {
-		case err != nil:
-		case len(used) == 1 && line == clients.NbodyStart:
-		case len(used) == 2:
+	used, err := r.lines(ctx, sys, p, cpus[0], func(line string, pid int) (err error) {
+		switch lines++; {
+		case lines == 1 && line == clients.NbodyStart:
+			before, err = proctree.CPU(pid)
+		case lines == 2:
 			energy, err = clients.ParseNbodyEnd(line)
 		default:
 			err = fmt.Errorf("%w: %.40q", errTimes, line)
 		}
 		return err
 	})
-	if err == nil && len(used) != 2 {
+	if err == nil && lines != 2 {
 		err = errTimes
 	}
 	if err != nil {
 		return 0, 0, err
 	}
-	return used[1] - used[0], energy, nil
+	return used - before, energy, nil
 }
