@@ -234,13 +234,7 @@ func (m *Monitor) request(ctx context.Context, i *instance, env *control.Envelop
 		i.sw.received(w)
 		return nil
 	case control.TypeError, wire.TypeAnswer:
-		var a wire.Answer
-		err := wire.Decode(env, wire.TypeAnswer, &a)
-		if err != nil && env.Message.Type() != control.TypeError {
-			return err
-		}
-		i.asked.answered(env.ID, result{a, err})
-		return nil
+		return i.asked.take(env)
 	}
 	return fmt.Errorf("%w: type %d from an instance", control.ErrProtocol, env.Message.Type())
 }

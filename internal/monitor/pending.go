@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"junction/internal/monitor/wire"
+	"junction/ipc/control"
 )
 
 // result is what is answered: an error is a *control.Error.
@@ -39,6 +40,18 @@ func (p *pending) begin() (id uint32, answer <-chan result, ok bool) {
 	ch := make(chan result, 1)
 	p.waiting[p.last] = ch
 	return p.last, ch, true
+}
+
+// take takes an answer, or the error that came instead. It returns an error for
+// a message that is neither.
+func (p *pending) take(env *control.Envelope) error {
+	var a wire.Answer
+	err := wire.Decode(env, wire.TypeAnswer, &a)
+	if err != nil && env.Message.Type() != control.TypeError {
+		return err
+	}
+	p.answered(env.ID, result{a, err})
+	return nil
 }
 
 // answered hands an answer to who waits for it, if anybody still does.

@@ -310,13 +310,7 @@ func (s *supervisor) heard(x *session, env *control.Envelope) error {
 		s.m.cutOff(&b)
 		return nil
 	case control.TypeError, wire.TypeAnswer:
-		var a wire.Answer
-		err := wire.Decode(env, wire.TypeAnswer, &a)
-		if err != nil && env.Message.Type() != control.TypeError {
-			return err
-		}
-		x.asked.answered(env.ID, result{a, err})
-		return nil
+		return x.asked.take(env)
 	}
 	return fmt.Errorf("%w: type %d from the network server", control.ErrProtocol, env.Message.Type())
 }
