@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"log/slog"
 	"slices"
 	"testing"
@@ -80,6 +81,22 @@ func TestAttend(t *testing.T) {
 	require.Equal(t, client.SessionEnd{Code: 3}, end)
 	require.NoError(t, s.Close())
 	<-over
+}
+
+// TestEndAfterUnreadSignal: how a program ended is told also when a signal came
+// too late to be read.
+func TestEndAfterUnreadSignal(t *testing.T) {
+	s, fd, err := client.NewSession()
+	require.NoError(t, err)
+	other := client.OpenSession(fd)
+	require.NoError(t, s.Send(client.SessionSignal{Signal: int(unix.SIGWINCH)}))
+	require.NoError(t, other.Send(client.SessionEnd{Code: 5}))
+	require.NoError(t, other.Close())
+	var end client.SessionEnd
+	require.NoError(t, s.Receive(&end))
+	require.Equal(t, 5, end.Code)
+	require.ErrorIs(t, s.Receive(&end), io.EOF)
+	require.NoError(t, s.Close())
 }
 
 // TestHangUp: a program whose user has gone, or talks nonsense, is hung up.

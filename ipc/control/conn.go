@@ -137,6 +137,11 @@ func (c *Conn) Receive(ctx context.Context) (env Envelope, err error) {
 
 func (c *Conn) read() (env Envelope, err error) {
 	n, oobn, flags, _, err := c.sock.ReadMsgUnix(c.buf, c.oob)
+	if errors.Is(err, unix.ECONNRESET) {
+		// Closed with messages unread. That is told once, before what was sent
+		// last (unix_release_sock, __skb_try_recv_datagram).
+		n, oobn, flags, _, err = c.sock.ReadMsgUnix(c.buf, c.oob)
+	}
 	// Descriptors come also with an empty message, which counts as the end.
 	env.Files = takeFiles(c.oob[:oobn])
 	defer func() {
@@ -145,7 +150,7 @@ func (c *Conn) read() (env Envelope, err error) {
 		}
 	}()
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET): // closed with messages unread
+	case errors.Is(err, io.EOF):
 		return env, io.EOF
 	case err != nil:
 		return env, err

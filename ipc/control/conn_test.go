@@ -136,6 +136,19 @@ func TestHandshakeRefused(t *testing.T) {
 	}
 }
 
+// TestLastWord: what a side sent last comes, also when it went with messages unread.
+func TestLastWord(t *testing.T) {
+	client, server := connect(t, ListenOptions{})
+	require.NoError(t, client.Send(t.Context(), 1, Raw{Kind: FirstRaw}))
+	require.NoError(t, server.Send(t.Context(), 2, &Error{Code: 1, Text: "closing"}))
+	require.NoError(t, server.Close())
+	env, err := client.Receive(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, uint32(2), env.ID)
+	_, err = client.Receive(t.Context())
+	require.ErrorIs(t, err, io.EOF)
+}
+
 // TestContext: a Send to somebody who does not read and a Receive from somebody
 // who does not write end with their context, and the connection can be used
 // afterwards.

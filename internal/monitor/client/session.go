@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -63,12 +62,14 @@ func (s *Session) Send(v any) error {
 	return err
 }
 
-// Receive waits for a message and reads it into v. io.EOF: the other side is gone.
+// Receive waits for a message and reads it into v. [io.EOF]: the other side is gone.
 func (s *Session) Receive(v any) error {
 	var b [maxSessionMessage]byte
 	n, err := s.file.Read(b[:])
-	if errors.Is(err, unix.ECONNRESET) { // gone, with messages unread
-		return io.EOF
+	if errors.Is(err, unix.ECONNRESET) {
+		// The other side went and had not read everything. That is told once, before what it
+		// sent last (unix_release_sock, __skb_try_recv_datagram).
+		n, err = s.file.Read(b[:])
 	}
 	if err != nil {
 		return err
