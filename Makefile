@@ -10,6 +10,12 @@ COMMANDS := junction_run junctiond netserver junction_ctl junction_policy juncti
 # The boundary's cannot drop privileges of all threads in a program with cgo.
 NORACE   := junction/libos junction/libos/boundary junction/test/e2e junction/internal/bench
 
+# A test that failed runs once more, alone, and the summary shows both runs: this
+# is a machine shared with others, and the tests' clients, kernels and clocks are
+# real. RERUN=0 leaves it at the first.
+RERUN    ?= 1
+GOTEST   := $(GO) tool gotestsum --format testname --rerun-fails=$(RERUN) --rerun-fails-max-failures 3
+
 # Static binaries and tests of them; the race detector alone needs cgo.
 export CGO_ENABLED := 0
 
@@ -30,13 +36,13 @@ run: deps build ## the main job: servers in an instance on its own NIC queues, c
 
 test: deps ## all tests, unit to end-to-end
 	$(GO) vet ./...
-	$(GO) test -timeout 45m ./...
+	$(GOTEST) --packages ./... -- -timeout 45m
 
 race: deps ## the tests under the race detector, where it can run
-	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m $$($(GO) list ./... | grep -vxF $(addprefix -e ,$(NORACE)))
+	CGO_ENABLED=1 $(GOTEST) --packages "$$($(GO) list ./... | grep -vxF $(addprefix -e ,$(NORACE)) | tr '\n' ' ')" -- -race -short -timeout 20m
 
 e2e: deps ## only the end-to-end tests
-	$(GO) test -timeout 45m -v ./test/e2e
+	$(GOTEST) --packages ./test/e2e -- -timeout 45m
 
 stress: deps ## the engines under stress for STRESS
 	JUNCTION_STRESS=$(or $(STRESS),10m) $(GO) test -timeout 3h -v -run 'TestStress$$' ./test/e2e
