@@ -1,0 +1,200 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"junction/direct/afxdp"
+	"junction/direct/steer"
+	"junction/internal/monitor/wire"
+	modeswitch "junction/switch"
+	"junction/switch/protocol"
+)
+
+// stepTime is how long a step of a switch may take: long for a machine that has
+// too much to do, for packets flow all the time.
+const stepTime = 10 * time.Second
+
+// act does one thing.
+//
+// +checklocks:s.mu
+func (s *switcher) act(a protocol.Action) error {
+	id := uint32(s.i.id)
+	switch a.Do {
+	case protocol.DoSend:
+		return s.send(a.Message)
+	case protocol.DoMake:
+		return s.make()
+	case protocol.DoDrop:
+		return s.drop()
+	case protocol.DoStamp:
+		return s.steer(func(f fabric) error { return f.Stamp(id, protocol.Tag(a.Epoch)) })
+	case protocol.DoUnstamp:
+		if s.queue != nil {
+			return s.steer(func(f fabric) error { return f.Stamp(id, 0) })
+		}
+	case protocol.DoSteer:
+		if s.queue != nil { // else nothing is steered but to the server
+			return s.steer(func(f fabric) error {
+				if a.Mode == protocol.Direct {
+					return f.SteerTo(id, s.queue)
+				}
+				return f.SteerTo(id, nil)
+			})
+		}
+	case protocol.DoMark:
+		s.mark(a)
+	case protocol.DoTimer:
+		s.setTimer()
+	case protocol.DoNoTimer:
+		s.turn++
+	case protocol.DoReport:
+		s.report(a)
+	}
+	return nil
+}
+
+func (s *switcher) steer(f func(fabric) error) error {
+	fab, err := s.m.fabric()
+	if err != nil {
+		return err
+	}
+	return f(fab)
+}
+
+// sendTime is how long an instance may be in the way of a message. Few are on
+// their way at once: the socket holds them all.
+const sendTime = time.Second
+
+// +checklocks:s.mu
+func (s *switcher) send(m protocol.Message) error {
+	ctx, cancel := context.WithTimeout(s.ctx, sendTime)
+	defer cancel()
+	v := wire.Switch{Message: m}
+	var files []int
+	if m.Kind == protocol.Prepare && m.To == protocol.Direct {
+		e, fds := s.queue.Export()
+		v.Queue, files = &e, fds
+	}
+	if err := wire.Send(ctx, s.i.conn, 0, wire.TypeSwitch, v, files...); err != nil {
+		return fmt.Errorf("tell the instance: %w", err)
+	}
+	return nil
+}
+
+// make makes a queue, which takes some milliseconds.
+//
+// +checklocks:s.mu
+func (s *switcher) make() error {
+	f, err := s.m.fabric()
+	if err != nil {
+		return err
+	}
+	s.tasks.Go(func() {
+		q, err := f.NewQueue(s.ctx, uint32(s.i.id))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if err != nil {
+			s.noQueue = errors.Is(err, steer.ErrNoVF)
+			s.tell(func(c *protocol.Coordinator) []protocol.Action { return c.Failed(err.Error()) })
+			return
+		}
+		s.queue = q
+		s.tell((*protocol.Coordinator).QueueMade)
+	})
+	return nil
+}
+
+// +checklocks:s.mu
+func (s *switcher) drop() error {
+	if s.queue == nil {
+		return nil
+	}
+	err := s.queue.Close()
+	s.queue = nil
+	s.m.switches.changed()
+	if err != nil {
+		s.m.opts.Logger.Warn("direct queue not ended cleanly", "id", s.i.id, "name", s.i.name, "error", err)
+	}
+	return nil
+}
+
+// markAgain is how long a mark may take before it is sent again: a frame may be
+// lost where others are too many, and a later mark says the same.
+const markAgain = 100 * time.Millisecond
+
+// mark sends a mark, behind what the NIC's program is about to pass on, until the
+// step is over.
+//
+// +checklocks:s.mu
+func (s *switcher) mark(a protocol.Action) {
+	q, step := s.queue, s.c.Step()
+	s.tasks.Go(func() {
+		for {
+			if err := s.sendMark(a, q); err != nil {
+				err = fmt.Errorf("mark %d by the %v path: %w", a.Mark, a.Mode, err)
+				s.event(func(c *protocol.Coordinator) []protocol.Action {
+					if c.Epoch() != a.Epoch || c.Step() != step {
+						return nil
+					}
+					return c.Failed(err.Error())
+				})
+				return
+			}
+			select {
+			case <-time.After(markAgain):
+			case <-s.ctx.Done():
+				return
+			}
+			s.mu.Lock()
+			over := s.c.Epoch() != a.Epoch || s.c.Step() != step
+			s.mu.Unlock()
+			if over {
+				return
+			}
+		}
+	})
+}
+
+func (s *switcher) sendMark(a protocol.Action, q directQueue) error {
+	mac, err := net.ParseMAC(s.m.server.uplink().MAC)
+	if err != nil || len(mac) != 6 {
+		return fmt.Errorf("the uplink's address is unknown: %w", err)
+	}
+	frame := modeswitch.Probe([6]byte(mac), a.Mark.Nonce(a.Epoch))
+	if a.Mode == protocol.Direct {
+		if q == nil {
+			return errors.New("there is no queue")
+		}
+		return q.Probe(frame)
+	}
+	if a.Mark != protocol.MarkProbe {
+		afxdp.AwaitKernel() // what was decided before is in the server's queues then
+	}
+	args, err := json.Marshal(wire.Mark{ID: uint32(s.i.id), Frame: frame})
+	if err != nil {
+		return err
+	}
+	_, err = s.m.askServer(s.ctx, wire.Ask{Verb: "mark", Args: args})
+	return err
+}
+
+// +checklocks:s.mu
+func (s *switcher) setTimer() {
+	s.turn++
+	turn := s.turn
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	s.timer = time.AfterFunc(stepTime, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.turn == turn {
+			s.tell((*protocol.Coordinator).Timeout)
+		}
+	})
+}

@@ -1,0 +1,108 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"junction/internal/monitor/wire"
+	"junction/portmap"
+	"junction/switch/protocol"
+)
+
+// waitTime is how long an order that waits is answered at the latest.
+const waitTime = 5 * time.Second
+
+// switchMode carries out an operator's order.
+func (m *Monitor) switchMode(ctx context.Context, a wire.Ask) (wire.SwitchResult, error) {
+	var o wire.SwitchOrder
+	if err := json.Unmarshal(a.Args, &o); err != nil {
+		return wire.SwitchResult{}, fmt.Errorf("switch: %w: %w", err, unix.EINVAL)
+	}
+	until := time.Now().Add(waitTime)
+	for {
+		changed := m.switches.next()
+		r, again, err := m.switchOnce(ctx, o)
+		left := time.Until(until)
+		if !again || !o.Wait || left <= 0 {
+			return r, err
+		}
+		select {
+		case <-changed:
+		case <-time.After(left):
+		case <-ctx.Done():
+			return r, err
+		}
+	}
+}
+
+// errLimited: the two exclude each other.
+var errLimited = fmt.Errorf("only the network server limits what an instance sends; have one without the other (junction_ctl limit NAME --rate 0): %w", unix.EPERM)
+
+// switchOnce tries once. again tells whether it may work later.
+func (m *Monitor) switchOnce(ctx context.Context, o wire.SwitchOrder) (r wire.SwitchResult, again bool, err error) {
+	m.mu.Lock()
+	i := m.instances[portmap.Instance(o.ID)]
+	limited := i != nil && i.rate > 0
+	m.mu.Unlock()
+	if i == nil {
+		return r, false, fmt.Errorf("switch: no instance %d: %w", o.ID, unix.ESRCH)
+	}
+	if limited && o.Mode == protocol.Direct {
+		return r, false, fmt.Errorf("switch %q to direct: %w", i.name, errLimited)
+	}
+	run, err := i.sw.begin(o.Mode)
+	if err != nil {
+		return r, true, err
+	}
+	select {
+	case <-run.done:
+		return run.result, run.result.NoQueue, nil
+	case <-ctx.Done():
+		return r, false, ctx.Err()
+	}
+}
+
+// serverGone tells all switches that the network server has ended.
+func (m *Monitor) serverGone() {
+	for _, i := range m.present() {
+		i.sw.event((*protocol.Coordinator).ServerGone)
+	}
+}
+
+// queuesLost tells all switches that the queues have ended with the uplink.
+func (m *Monitor) queuesLost() {
+	for _, i := range m.present() {
+		i.sw.event((*protocol.Coordinator).QueueLost)
+	}
+}
+
+// notice wakes all who wait for a change.
+type notice struct {
+	mu sync.Mutex
+	// +checklocks:mu
+	ch chan struct{}
+}
+
+// next is closed at the next change.
+func (n *notice) next() <-chan struct{} {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch == nil {
+		n.ch = make(chan struct{})
+	}
+	return n.ch
+}
+
+func (n *notice) changed() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ch != nil {
+		close(n.ch)
+		n.ch = nil
+	}
+}
