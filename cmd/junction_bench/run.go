@@ -33,7 +33,8 @@ func serverCommand() *cobra.Command {
 queues of their own and native programs, in alternating rounds on one veth, and
 the packet rings alone. junctiond and netserver lie beside junction_run.
 netserver_cpu_us_per_frame is the CPU time of monitor and network server by the
-frames that the latter took in.
+frames that the latter took in. Beside each figure that has a target stands
+whether it was met.
 Cases: ` + strings.Join(bench.Server.Names(), ", ") + `.
 All of them take some 25 minutes, with --quick less than 2. Nobody is pinned to
 a CPU, for more take part than a server and a client. Keep the machine quiet.`,

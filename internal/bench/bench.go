@@ -202,7 +202,7 @@ func (c *Case) fail(sys System, err error) {
 }
 
 // sampleTimeout bounds what one system does in one round, besides computing.
-const sampleTimeout = 90 * time.Second
+const sampleTimeout = 3 * time.Minute
 
 // serve runs a server, has use measure it, and stops it.
 func (r *runner) serve(ctx context.Context, sys System, p Program, probe probe, use func(*server) error) (err error) {

@@ -101,7 +101,7 @@ func TestReportJSON(t *testing.T) {
 	var back Report
 	require.NoError(t, json.Unmarshal(b.Bytes(), &back))
 	require.Equal(t, r, &back)
-	require.Contains(t, b.String(), `"schema": 2`)
+	require.Contains(t, b.String(), `"schema": 3`)
 	r.Date = ""
 	b.Reset()
 	require.NoError(t, r.WriteJSON(&b))

@@ -38,13 +38,20 @@ func buildProgram(t *testing.T, folder, pkg string) string {
 	return path
 }
 
-// buildJunctionRun builds it by the Makefile, which knows how it must be linked.
+// buildJunctionRun builds junction_run alone.
 func buildJunctionRun(t *testing.T) string {
 	t.Helper()
+	return buildCommands(t, "junction_run")
+}
+
+// buildCommands builds commands by the Makefile, which knows how they must be
+// linked, and returns where the first one is.
+func buildCommands(t *testing.T, names ...string) string {
+	t.Helper()
 	dir := t.TempDir()
-	out, err := exec.Command("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS=junction_run").CombinedOutput()
+	out, err := exec.Command("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS="+strings.Join(names, " ")).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	return filepath.Join(dir, "junction_run")
+	return filepath.Join(dir, names[0])
 }
 
 // The demonstration as make run shows it, only shorter.

@@ -53,9 +53,11 @@ func TestTargets(t *testing.T) {
 	require.Equal(t, []int{1, 5}, []int{met, of})
 	require.False(t, r.Failed(), "a target that is not met is a result")
 
-	atMost, ok := c.Metrics[0].nativeTarget()
+	limit, ok := c.Metrics[0].targetBy("native")
 	require.True(t, ok)
-	require.Equal(t, 1.4, atMost)
+	require.Equal(t, 1.4, limit)
+	_, ok = c.Metrics[0].targetBy("runsc")
+	require.False(t, ok)
 
 	var b bytes.Buffer
 	require.NoError(t, r.WriteTable(&b))
@@ -69,6 +71,33 @@ func TestTargets(t *testing.T) {
 		}
 	}
 	require.Equal(t, 2, lines, "what has not been measured has lines of its own")
+}
+
+// Targets are of ratios or of the value itself, from above or from below.
+func TestTargetLimits(t *testing.T) {
+	for _, c := range []struct {
+		target Target
+		better Better
+		want   string
+	}{
+		{Target{To: "native", AtLeast: 0.7}, Higher, ">= 0.7 by native: met"},
+		{Target{To: "native", AtLeast: 0.9}, Higher, ">= 0.9 by native: NOT MET"},
+		{Target{To: "absent", AtLeast: 0.1}, Higher, ">= 0.1 by absent: not measured"},
+		{Target{AtLeast: 80}, Higher, ">= 80: met"},
+		{Target{AtLeast: 81}, Higher, ">= 81: NOT MET"},
+		{Target{AtMost: 80}, Lower, "<= 80: met"},
+		{Target{AtMost: 79}, Lower, "<= 79: NOT MET"},
+	} {
+		r := &Report{}
+		k := r.newCase("x", "")
+		k.add("native", "m", c.better, 100)
+		k.add("ours", "m", c.better, 80)
+		c.target.System = "ours"
+		k.target("m", c.target)
+		k.finish()
+		require.Len(t, k.Metrics, 1)
+		require.Equal(t, c.want, k.Metrics[0].targetsOf("ours"))
+	}
 }
 
 // Every operation is measured under every engine, by counts that take no time.

@@ -116,12 +116,12 @@ func addDots(p *plot.Plot, rows []row) error {
 	return nil
 }
 
-// addTargets adds a cross where a target by native lies, if there is one.
+// addTargets adds a cross where a target by what is 1 lies, if there is one.
 func addTargets(p *plot.Plot, rows []row) error {
 	var crosses plotter.XYs
 	for y, row := range rows {
-		if atMost, ok := row.metric.nativeTarget(); ok {
-			crosses = append(crosses, plotter.XY{X: row.metric.Better.gain(atMost), Y: float64(y)})
+		if limit, ok := row.metric.targetBy(row.base); ok {
+			crosses = append(crosses, plotter.XY{X: row.metric.Better.gain(limit), Y: float64(y)})
 		}
 	}
 	if len(crosses) == 0 {
@@ -133,7 +133,7 @@ func addTargets(p *plot.Plot, rows []row) error {
 	}
 	scatter.GlyphStyle = draw.GlyphStyle{Color: color.Gray{Y: 128}, Radius: vg.Points(5), Shape: draw.CrossGlyph{}}
 	p.Add(scatter)
-	p.Legend.Add("target of inproc", scatter)
+	p.Legend.Add("target", scatter)
 	return nil
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // Schema counts incompatible changes of Report's JSON form.
-const Schema = 2
+const Schema = 3
 
 // Report is the outcome of a run. Units are in the names of metrics.
 type Report struct {

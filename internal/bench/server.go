@@ -17,7 +17,7 @@ import (
 )
 
 // stopGrace is how long a server may take to end after SIGTERM.
-const stopGrace = 5 * time.Second
+const stopGrace = 30 * time.Second
 
 // server is a program under a system. It is used by one goroutine.
 type server struct {
@@ -110,7 +110,7 @@ func (s *server) ready(ctx context.Context, probe probe) error {
 }
 
 // readyTimeout is how long a server may take until it serves.
-const readyTimeout = 20 * time.Second
+const readyTimeout = 60 * time.Second
 
 // explain adds the end of what the server printed.
 func (s *server) explain(err error) error {

@@ -1,7 +1,10 @@
 package bench
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,6 +24,51 @@ func TestRing(t *testing.T) {
 		for _, s := range m.Systems {
 			require.Positive(t, s.Median, "%s %s", m.Name, s.System)
 		}
+	}
+	requireJudged(t, r, len(ringTargets))
+}
+
+// requireJudged: so many targets, none of which could not be measured, are in
+// the report and its table.
+func requireJudged(t *testing.T, r *Report, targets int) {
+	t.Helper()
+	for _, c := range r.Cases {
+		for _, m := range c.Metrics {
+			for _, target := range m.Targets {
+				require.NotEqual(t, NotMeasured, target.Outcome, "%s: %s", m.Name, target)
+			}
+		}
+	}
+	met, of := r.TargetsMet()
+	require.Equal(t, targets, of)
+	var b bytes.Buffer
+	require.NoError(t, r.WriteTable(&b))
+	require.Contains(t, b.String(), fmt.Sprintf("%d of %d targets met", met, of))
+}
+
+// TestServerMode: cases of the suite with real instances in both modes, natively
+// and between two instances, as they are measured, only shorter and under fewer systems.
+func TestServerMode(t *testing.T) {
+	systems := []string{"native", "junction-afxdp", "server-afxdp"}
+	suite := Suite{anyCPU: true, benchmarks: func(o Options) []benchmark {
+		all := serverBenchmarks(o)
+		for i := range all {
+			all[i].systems = slices.DeleteFunc(slices.Clone(all[i].systems), func(s System) bool { return !slices.Contains(systems, s.Name()) })
+		}
+		return all
+	}}
+	junctionRun := buildCommands(t, "junction_run", "junctiond", "netserver")
+	for name, targets := range map[string]int{"server-redis": len(redisTargets), "between": len(betweenTargets)} {
+		t.Run(name, func(t *testing.T) {
+			r, err := suite.Run(context.Background(), Options{
+				JunctionRun: junctionRun, Quick: true, Only: name, Progress: func(what string) { t.Log(what) },
+			})
+			require.NoError(t, err)
+			require.Len(t, r.Cases, 1)
+			require.False(t, r.Failed(), "%v", r.Cases[0].Errors)
+			requireJudged(t, r, targets)
+			require.Contains(t, r.Cases[0].Modes["server-afxdp"], "server, inproc, uplink afxdp")
+		})
 	}
 }
 

@@ -71,8 +71,8 @@ type daemon struct {
 
 // Times of a daemon.
 const (
-	daemonReady = 20 * time.Second
-	daemonStop  = 5 * time.Second
+	daemonReady = 60 * time.Second
+	daemonStop  = 30 * time.Second
 )
 
 func (d *daemon) socket() string { return filepath.Join(d.dir, "monitor.sock") }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,12 +22,51 @@ func serverBenchmarks(o Options) []benchmark {
 	between := []System{Native{}, Loopback{}, server("afxdp", 0), server("afxdp", Spin), server("tap", 0)}
 	byDirect, byLoopback := []string{"native", "junction-afxdp"}, []string{"native", "loopback"}
 	return []benchmark{
-		{"ring", "frames between two threads, each with a copy in and a copy out; one_way is half a round trip", media(), runRing, []string{"seqpacket", "veth-udp"}},
-		{"server-redis", "redis-server, redis-benchmark with 1 and 50 connections, and 50 pipelining 16 requests", all, runRedis, byDirect},
+		{"ring", "frames between two threads, each with a copy in and a copy out; one_way is half a round trip", media(), wanting(runRing, ringTargets), []string{"seqpacket", "veth-udp"}},
+		{"server-redis", "redis-server, redis-benchmark with 1 and 50 connections, and 50 pipelining 16 requests", all, wanting(runRedis, redisTargets), byDirect},
 		{"server-memcached", "memcached, one thread, values of 1 KiB, one request at a time on each connection", all, runMemcached, byDirect},
 		{"server-nginx", "nginx, one process, wrk; files of 4 to 128 KiB, 1 to 60 connections", all, runNginx, byDirect},
 		{"server-netpipe", "NetPIPE over TCP, 64 B to 512 KiB, there and back again", all, runNetpipe, byDirect},
-		{"between", "redis-benchmark and iperf3 beside their server: two instances through the network server, two native programs on a veth or on loopback", between, runBetween, byLoopback},
+		{"between", "redis-benchmark and iperf3 beside their server: two instances through the network server, two native programs on a veth or on loopback", between, wanting(runBetween, betweenTargets), byLoopback},
+	}
+}
+
+// Targets by metric.
+var (
+	ringTargets = map[string]Target{
+		"64B_mpps":       {System: "ring-spin", AtLeast: 10},
+		"one_way_p50_ns": {System: "ring-spin", AtMost: 500},
+	}
+	// Server mode beside direct mode.
+	redisTargets = redisWant([]string{"set", "get"}, Target{System: "server-afxdp", To: "junction-afxdp", AtLeast: 0.7})
+	// Two instances beside two native programs across a veth.
+	betweenTargets = func() map[string]Target {
+		t := Target{System: "server-afxdp", To: "native", AtLeast: 1}
+		all := redisWant([]string{"get"}, t)
+		all["bulk_gbit_per_s"] = t
+		return all
+	}()
+)
+
+// redisWant wants the same of the throughput of redis under every load.
+func redisWant(tests []string, t Target) map[string]Target {
+	all := map[string]Target{}
+	for _, test := range tests {
+		for _, l := range redisLoads {
+			all[test+"_"+l.name+"_requests_per_s"] = t
+		}
+	}
+	return all
+}
+
+// wanting runs a case, and notes what is wanted of it.
+func wanting(run func(context.Context, *runner) error, targets map[string]Target) func(context.Context, *runner) error {
+	return func(ctx context.Context, r *runner) error {
+		err := run(ctx, r)
+		for _, metric := range slices.Sorted(maps.Keys(targets)) {
+			r.c.target(metric, targets[metric])
+		}
+		return err
 	}
 }
 

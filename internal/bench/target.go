@@ -6,11 +6,14 @@ import (
 	"strings"
 )
 
-// Target is how large the ratio of a system's metric to another system's may be.
+// Target is what is wanted of a system's metric: one of AtMost, where lower is
+// better, and AtLeast, where higher is.
 type Target struct {
-	System string  `json:"system"`
-	To     string  `json:"to"`
-	AtMost float64 `json:"at_most"`
+	System string `json:"system"`
+	// To is the system that the ratio is to; empty: the limit is the median's own.
+	To      string  `json:"to,omitempty"`
+	AtMost  float64 `json:"at_most,omitempty"`
+	AtLeast float64 `json:"at_least,omitempty"`
 	// Outcome is one of those below, once the case has been run.
 	Outcome Outcome `json:"outcome"`
 }
@@ -26,10 +29,14 @@ const (
 	NotMeasured Outcome = "not measured"
 )
 
-// target adds a target to a metric for which lower is better.
+// target adds a target to a metric.
 func (c *Case) target(metric string, t Target) {
 	t.Outcome = NotMeasured
-	m := c.metric(metric, Lower)
+	better := Lower
+	if t.AtLeast > 0 {
+		better = Higher
+	}
+	m := c.metric(metric, better)
 	m.Targets = append(m.Targets, &t)
 }
 
@@ -39,16 +46,34 @@ func (t *Target) judge(s *Series) {
 	if s == nil {
 		return
 	}
-	if ratio, ok := s.Ratios[t.To]; ok {
+	value, ok := s.Median, true
+	if t.To != "" {
+		value, ok = s.Ratios[t.To]
+	}
+	if ok {
 		t.Outcome = NotMet
-		if ratio <= t.AtMost {
+		if t.met(value) {
 			t.Outcome = Met
 		}
 	}
 }
 
+func (t *Target) met(value float64) bool {
+	if t.AtLeast > 0 {
+		return value >= t.AtLeast
+	}
+	return value <= t.AtMost
+}
+
 func (t *Target) String() string {
-	return fmt.Sprintf("<= %.4g by %s: %s", t.AtMost, t.To, t.Outcome)
+	limit := fmt.Sprintf("<= %.4g", t.AtMost)
+	if t.AtLeast > 0 {
+		limit = fmt.Sprintf(">= %.4g", t.AtLeast)
+	}
+	if t.To != "" {
+		limit += " by " + t.To
+	}
+	return fmt.Sprintf("%s: %s", limit, t.Outcome)
 }
 
 // targetsOf says what became of the targets of a system.
@@ -88,12 +113,15 @@ func (r *Report) TargetsMet() (met, of int) {
 	return met, of
 }
 
-// nativeTarget returns the smallest target by native, if the metric has one.
-func (m *Metric) nativeTarget() (atMost float64, ok bool) {
+// targetBy returns the hardest target by another system, if the metric has one.
+func (m *Metric) targetBy(base string) (limit float64, ok bool) {
 	for _, t := range m.Targets {
-		if t.To == (Native{}).Name() && (!ok || t.AtMost < atMost) {
-			atMost, ok = t.AtMost, true
+		if t.To != base {
+			continue
+		}
+		if l := t.AtMost + t.AtLeast; !ok || m.Better.gain(l) > m.Better.gain(limit) {
+			limit, ok = l, true
 		}
 	}
-	return atMost, ok
+	return limit, ok
 }
