@@ -104,7 +104,9 @@ func TestEDF(t *testing.T) {
 	require.Positive(t, missed)
 }
 
-// Tasks that compute for ever get time by weight, on one core and on several.
+// Tasks that compute for ever get time by weight, on one core and on several:
+// each its share within 1 %, be it ever so small. What is off comes from
+// switches, which are dearer for short slices, and from the last slice.
 func TestCFSShares(t *testing.T) {
 	for _, c := range []struct {
 		cores int
@@ -112,24 +114,27 @@ func TestCFSShares(t *testing.T) {
 	}{
 		{1, []int8{0, 0}}, {1, []int8{-5, 0, 5, 10}}, {1, []int8{-20, 19, 0}}, {2, []int8{0, 0, 0}}, {4, []int8{0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5}},
 	} {
-		var all []sim.Instance
-		weights, sum := []float64{}, 0.0
-		for _, nice := range c.nice {
-			all = append(all, sim.Instance{Hints: cs.Hints{Nice: nice}, Kthreads: 1})
-			weights = append(weights, cfs.Weight(nice))
-			sum += cfs.Weight(nice)
+		for _, cost := range []sim.Cost{sim.Free, sim.Ghost} {
+			testShares(t, c.cores, c.nice, cost)
 		}
-		r, err := sim.Run(sim.Config{Policy: policy(t, "cfs"), Cores: c.cores, Cost: sim.Ghost, Seed: 1, Instances: all, Horizon: 600_000 * ms})
-		require.NoError(t, err)
-		total := cs.Time(0)
-		for _, d := range r.Runtime {
-			total += d
-		}
-		for i, d := range r.Runtime {
-			want := weights[i] / sum * float64(total)
-			require.InDelta(t, want, float64(d), 0.01*float64(total)/float64(c.cores), "%v on %d: task %d", c.nice, c.cores, i)
-			require.InEpsilon(t, want, float64(d), 0.03, "%v on %d: task %d", c.nice, c.cores, i)
-		}
+	}
+}
+
+func testShares(t *testing.T, cores int, nices []int8, cost sim.Cost) {
+	var all []sim.Instance
+	sum := 0.0
+	for _, nice := range nices {
+		all = append(all, sim.Instance{Hints: cs.Hints{Nice: nice}, Kthreads: 1})
+		sum += cfs.Weight(nice)
+	}
+	r, err := sim.Run(sim.Config{Policy: policy(t, "cfs"), Cores: cores, Cost: cost, Seed: 1, Instances: all, Horizon: 600_000 * ms})
+	require.NoError(t, err)
+	total := cs.Time(0)
+	for _, d := range r.Runtime {
+		total += d
+	}
+	for i, d := range r.Runtime {
+		require.InEpsilon(t, cfs.Weight(nices[i])/sum*float64(total), float64(d), 0.01, "%v on %d at %s costs: task %d", nices, cores, cost.Name, i)
 	}
 }
 
