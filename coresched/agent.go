@@ -119,7 +119,11 @@ func (v *View) noteTask(m *Message) {
 	}
 	gone := m.Type == TaskDead || m.Type == TaskDeparted
 	*t = viewTask{seq: m.Seq, present: !gone, runnable: m.Runnable, on: NoCPU, hints: m.Hints, runtime: m.Runtime, at: at}
-	if m.OnCPU {
+	switch {
+	case !m.OnCPU:
+	case v.cpu[m.CPU].running == m.Task: // it goes on
+		t.on = m.CPU
+	default:
 		v.take(m.CPU, m.Task, m.At)
 	}
 }

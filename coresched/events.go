@@ -46,13 +46,17 @@ func (e *Enclave) Wakeup(now Time, t Task) error {
 	return nil
 }
 
-// Hint changes what policies are told about a task, from its next message on.
-func (e *Enclave) Hint(t Task, h Hints) error {
+// Hint changes what policies are told about a task. A blocked one's new hints
+// come with its next message.
+func (e *Enclave) Hint(now Time, t Task, h Hints) error {
 	s, err := e.expect(t, absent)
-	if err != nil {
+	if err != nil || s.hints == h {
 		return err
 	}
 	s.hints = h
+	if s.state != blocked {
+		e.tell(now, TaskPriorityChanged, t, s)
+	}
 	return nil
 }
 

@@ -24,6 +24,8 @@ const (
 	TaskDeparted
 	// TaskAffinityChanged: the target may run on other cores than before.
 	TaskAffinityChanged
+	// TaskPriorityChanged: the target's hints are others than before.
+	TaskPriorityChanged
 	// CPUTick: a core's timer; only to who asked for it.
 	CPUTick
 	// CPUAvailable: the core can be used again.
@@ -36,7 +38,7 @@ const (
 var messageNames = [messageTypes]string{
 	TaskNew: "TASK_NEW", TaskWakeup: "TASK_WAKEUP", TaskBlocked: "TASK_BLOCKED", TaskPreempt: "TASK_PREEMPT",
 	TaskYield: "TASK_YIELD", TaskDead: "TASK_DEAD", TaskDeparted: "TASK_DEPARTED",
-	TaskAffinityChanged: "TASK_AFFINITY_CHANGED", CPUTick: "CPU_TICK", CPUAvailable: "CPU_AVAILABLE", CPUBusy: "CPU_BUSY",
+	TaskAffinityChanged: "TASK_AFFINITY_CHANGED", TaskPriorityChanged: "TASK_PRIORITY_CHANGED", CPUTick: "CPU_TICK", CPUAvailable: "CPU_AVAILABLE", CPUBusy: "CPU_BUSY",
 }
 
 // String returns the name that ghOSt uses.

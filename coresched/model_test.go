@@ -29,6 +29,7 @@ type fact struct {
 	cpu     CPU
 	allowed CPUSet
 	seq     Seq
+	hints   Hints
 }
 
 // known is what a reader of one enclave's messages knows of a task.
@@ -107,8 +108,10 @@ func (w *model) step() {
 		w.leave(i)
 	case n < 40:
 		w.event(i)
-	case n < 44:
+	case n < 42:
 		w.affinity(i)
+	case n < 44:
+		w.hint(i)
 	case n < 47:
 		w.cpu()
 	case n < 65:
@@ -201,6 +204,23 @@ func (w *model) affinity(i int) {
 		f.state, f.since, f.seq = runnable, w.now, f.seq.next()
 	}
 	f.seq = f.seq.next()
+}
+
+// hint: others are told of if the task can run, the same never.
+func (w *model) hint(i int) {
+	t := w.pick()
+	h := Hints{Nice: int8(w.rng.IntN(2))}
+	err := w.enclaves[i].Hint(w.now, t, h)
+	f := w.facts[t]
+	if f == nil || f.enclave != i {
+		require.ErrorIs(w.t, err, ErrTask)
+		return
+	}
+	require.NoError(w.t, err)
+	if h != f.hints && f.state != blocked {
+		f.seq = f.seq.next()
+	}
+	f.hints = h
 }
 
 func overlap(a, b CPUSet) bool {

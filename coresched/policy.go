@@ -89,7 +89,8 @@ func (v *View) Idle() *CPUSet { return &v.idle }
 // Running returns who has core c, or NoTask.
 func (v *View) Running(c CPU) Task { return v.cpu[c].running }
 
-// Since returns since when Running(c) has it.
+// Since returns since when Running(c) has it, or, if it was running when the
+// policy began, when it was told of.
 func (v *View) Since(c CPU) Time { return v.cpu[c].since }
 
 // Allowed tells whether t may run on c.

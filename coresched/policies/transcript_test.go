@@ -31,6 +31,7 @@ type stage struct {
 //	start POLICY cores=N [param=TIME…]   a machine, an enclave of it all
 //	new NAME… [class=be nice=N group=N guaranteed=N deadline=TIME]   runnable tasks
 //	wake|block|yield|preempt|die|depart NAME…   what happens to them
+//	hint NAME… [as new]                   other hints, while it waits or runs
 //	affinity NAME cores=LIST
 //	busy|free CORE
 //	rescan                                what an overflow leads to
@@ -59,6 +60,11 @@ func (s *stage) play(d *datadriven.TestData) string {
 		s.enter(d, words)
 	case "wake":
 		s.wake(d, words)
+	case "hint":
+		for _, name := range words {
+			s.hints[name] = s.parseHints(d, s.hints[name])
+			require.NoError(s.t, s.enclave.Hint(s.now, s.tasks[name], s.hints[name]))
+		}
 	case "affinity":
 		set, err := cs.ParseCPUSet(arg(d, "cores", ""))
 		require.NoError(s.t, err)
@@ -153,7 +159,7 @@ func (s *stage) enter(d *datadriven.TestData, names []string) {
 func (s *stage) wake(d *datadriven.TestData, names []string) {
 	for _, name := range names {
 		s.hints[name] = s.parseHints(d, s.hints[name])
-		require.NoError(s.t, s.enclave.Hint(s.tasks[name], s.hints[name]))
+		require.NoError(s.t, s.enclave.Hint(s.now, s.tasks[name], s.hints[name]))
 		require.NoError(s.t, s.enclave.Wakeup(s.now, s.tasks[name]))
 	}
 }

@@ -57,7 +57,7 @@ func (w *world) own(i int, r request) error {
 	if r.job.Within > 0 {
 		h.Deadline = r.arrived + r.job.Within
 	}
-	if err := w.enclave.Hint(t, h); err != nil {
+	if err := w.enclave.Hint(w.now, t, h); err != nil {
 		return err
 	}
 	return w.enclave.Wakeup(w.now, t)

@@ -40,6 +40,7 @@ type entity struct {
 	weight   float64
 	virtual  float64 // in nanoseconds at weight nice0
 	counted  cs.Time // runtime that is in virtual
+	until    cs.Time // and up to when that was
 }
 
 // New returns the policy.
@@ -77,7 +78,7 @@ func (p *Policy) Handle(m *cs.Message) {
 		*e = entity{known: true, virtual: p.least, counted: m.Runtime, weight: Weight(m.Hints.Nice)}
 	}
 	e.virtual += float64(m.Runtime-e.counted) * nice0 / e.weight
-	e.counted = m.Runtime
+	e.counted, e.until = m.Runtime, m.At
 	if !m.Runnable {
 		p.leave(e)
 		e.known = m.Type != cs.TaskDead && m.Type != cs.TaskDeparted
@@ -149,7 +150,7 @@ func (p *Policy) advance(now cs.Time) {
 // virtual returns the virtual runtime of t, which runs on c.
 func (p *Policy) virtual(t cs.Task, c cs.CPU, now cs.Time) float64 {
 	e := &p.tasks[t]
-	return e.virtual + float64(now-p.view.Since(c))*nice0/e.weight
+	return e.virtual + float64(now-max(p.view.Since(c), e.until))*nice0/e.weight
 }
 
 // rotate takes cores from those that had their slice and are ahead of who

@@ -100,8 +100,12 @@ func (p *Policy) Handle(m *cs.Message) {
 	if m.CPU != cs.NoCPU && p.view.Running(m.CPU) == cs.NoTask {
 		p.own(m.CPU, -1)
 	}
+	before, waited := p.waiting.In(m.Task)
 	p.waiting.Note(g, m)
 	p.want(g)
+	if waited && before != g { // it is of another class than before
+		p.want(before)
+	}
 	if m.OnCPU {
 		p.own(m.CPU, g)
 	}

@@ -43,6 +43,14 @@ func (l *Lists) Next(t cs.Task) cs.Task { return l.links[t].next }
 // Has tells whether t is in a queue.
 func (l *Lists) Has(t cs.Task) bool { return int(t) < len(l.links) && l.links[t].in != 0 }
 
+// In returns the queue that t is in; ok is false if it is in none.
+func (l *Lists) In(t cs.Task) (q int, ok bool) {
+	if !l.Has(t) {
+		return 0, false
+	}
+	return int(l.links[t].in) - 1, true
+}
+
 // PushBack puts t, which is in no queue, at the end of q.
 func (l *Lists) PushBack(q int, t cs.Task) { l.insert(q, t, l.lists[q].last, cs.NoTask) }
 
