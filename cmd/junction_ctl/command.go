@@ -96,20 +96,20 @@ func (c *ctl) ask(ctx context.Context, verb string, v any) error { return c.orde
 func (c *ctl) order(ctx context.Context, verb string, args, v any, files ...int) error {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	return c.orderIn(ctx, verb, args, v, files...)
-}
-
-// orderIn is order for as long as ctx allows.
-func (c *ctl) orderIn(ctx context.Context, verb string, args, v any, files ...int) error {
-	o, err := client.DialOperator(ctx, c.socket)
-	if errors.Is(err, client.ErrNoMonitor) {
-		return fmt.Errorf("%w; start junctiond, or name its socket with --socket", err)
-	}
+	o, err := c.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer o.Close()
 	return o.Ask(ctx, verb, args, v, files...)
+}
+
+func (c *ctl) dial(ctx context.Context) (*client.Operator, error) {
+	o, err := client.DialOperator(ctx, c.socket)
+	if errors.Is(err, client.ErrNoMonitor) {
+		err = fmt.Errorf("%w; start junctiond, or name its socket with --socket", err)
+	}
+	return o, err
 }
 
 // print prints v as JSON if asked for, else by table.
@@ -196,7 +196,7 @@ func find(all []monitor.InstanceStatus, name string) (found monitor.InstanceStat
 	}
 	switch n {
 	case 0:
-		return found, fmt.Errorf("no instance %q; junction_ctl ls lists those of this junctiond, which knows none in direct mode", name)
+		return found, fmt.Errorf("no instance %q; junction_ctl ls lists those of this junctiond, which knows none that has a NIC of its own (--nic)", name)
 	case 1:
 		return found, nil
 	}

@@ -8,11 +8,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"junction/internal/monitor"
 	"junction/internal/monitor/wire"
-	"junction/ipc/control"
 	"junction/switch/protocol"
 )
 
@@ -72,7 +70,12 @@ func (c *ctl) switchAll(ctx context.Context, to protocol.Mode, wait bool) error 
 }
 
 func (c *ctl) switchOne(ctx context.Context, i monitor.InstanceStatus, to protocol.Mode, wait bool) error {
-	r, err := c.orderSwitch(ctx, wire.SwitchOrder{Target: wire.Target{ID: i.ID}, Mode: to, Wait: wait})
+	o, err := c.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	r, err := o.Switch(ctx, wire.SwitchOrder{Target: wire.Target{ID: i.ID}, Mode: to, Wait: wait})
 	if err != nil {
 		return err
 	}
@@ -80,24 +83,6 @@ func (c *ctl) switchOne(ctx context.Context, i monitor.InstanceStatus, to protoc
 		return err
 	}
 	return fmt.Errorf("switch %s to %v: %s; it is in %v mode", r.Name, r.To, r.Reason, r.Mode)
-}
-
-// switchTime is how long a switch may take, with all its steps at their limits.
-const switchTime = 2 * time.Minute
-
-// orderSwitch orders a switch, with Wait again and again: the monitor answers in
-// time what it cannot do yet.
-func (c *ctl) orderSwitch(ctx context.Context, o wire.SwitchOrder) (r wire.SwitchResult, err error) {
-	for {
-		limited, cancel := context.WithTimeout(ctx, switchTime)
-		err = c.orderIn(limited, "switch", o, &r)
-		cancel()
-		var refusal *control.Error
-		busy := errors.As(err, &refusal) && refusal.Code == uint32(unix.EBUSY)
-		if !o.Wait || ctx.Err() != nil || !busy && (err != nil || !r.NoQueue) {
-			return r, err
-		}
-	}
 }
 
 func writeSwitch(w io.Writer, r *wire.SwitchResult) {

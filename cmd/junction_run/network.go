@@ -20,8 +20,8 @@ import (
 )
 
 // network is an instance's TCP/IP stack and what is below it: link endpoint and
-// capture file, and the device in direct mode or the lease in server mode. What
-// there is not is nil.
+// capture file, and a device of its own or a lease of the monitor's. What there is not
+// is nil.
 type network struct {
 	tcpip   *netstack.Network
 	link    *modeswitch.Endpoint
@@ -50,17 +50,19 @@ func openNetwork(ctx context.Context, s *cli.Settings, obey client.Obey, logger 
 		}
 	}()
 	opts := netstackOptions(s)
-	switch s.Mode {
-	case cli.ModeDirect:
-		err = n.openDirect(ctx, s, logger)
-	case cli.ModeServer:
+	switch {
+	case s.Lease:
 		err = n.openServer(ctx, s, &opts, obey, logger)
+	case s.Mode == cli.ModeDirect:
+		err = n.openDirect(ctx, s, logger)
 	}
 	if err != nil {
 		return n, err
 	}
 	opts.Link = n.link
-	n.tcpip, err = netstack.New(opts)
+	if n.tcpip, err = netstack.New(opts); err == nil && s.Lease && s.Mode == cli.ModeDirect {
+		err = n.goDirect(ctx, s, logger)
+	}
 	return n, err
 }
 

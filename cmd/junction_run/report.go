@@ -25,8 +25,8 @@ type report struct {
 	ExitCode       int      `json:"exit_code"`
 	ElapsedSeconds float64  `json:"elapsed_seconds"`
 	libos.Stats
-	Device *deviceReport `json:"device,omitempty"` // in direct mode
-	Rings  *ipc.Stats    `json:"rings,omitempty"`  // in server mode
+	Device *deviceReport `json:"device,omitempty"` // of --nic
+	Rings  *ipc.Stats    `json:"rings,omitempty"`  // with junctiond
 	// Queue counts what passed queues of its own, after it was switched to direct mode.
 	Queue *direct.QueueStats `json:"queue,omitempty"`
 	Link  *modeswitch.Stats  `json:"link,omitempty"` // in both

@@ -55,7 +55,7 @@ func TestErrorsBeforeAnythingIsOpened(t *testing.T) {
 		{"", 2, "no program given"},
 		{"true", 2, "no -- before the program"},
 		{"--bogus -- true", 2, "unknown flag: --bogus; see junction_run --help"},
-		{"--mode direct -- true", 2, "--mode direct needs a NIC: add --nic IF; there "},
+		{"--mode direct -- true", 2, "--mode direct needs a NIC: add --nic IF, or start junctiond; there "},
 		{"--env A -- true", 2, `--env "A": accepted: KEY=VALUE`},
 		{"--ip x -- true", 2, `--ip "x": accepted: an address with its prefix length`},
 		{"--ip 198.18.0.2 -- true", 2, "has no prefix length"},

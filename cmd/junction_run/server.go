@@ -13,17 +13,19 @@ import (
 	"junction/cmd/junction_run/internal/cli"
 	"junction/internal/monitor/client"
 	"junction/internal/monitor/mover"
+	"junction/internal/monitor/wire"
 	"junction/libos/netstack"
 	"junction/portmap"
 	"junction/portmap/table"
 	modeswitch "junction/switch"
+	"junction/switch/protocol"
 )
 
 // joinTime is how long the monitor has to give an instance its lease: it waits
 // for its network server.
 const joinTime = 15 * time.Second
 
-// openServer joins the monitor and opens capture file and link endpoint. It adds
+// openServer joins the monitor, in server mode, and opens capture file and link endpoint. It adds
 // to opts what the lease says.
 func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstack.Options, obey client.Obey, logger *slog.Logger) error {
 	if err := n.openCapture(s.Pcap); err != nil {
@@ -33,7 +35,7 @@ func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstac
 	defer cancel()
 	lease, err := client.JoinInstance(limited, s.Socket, s.Name, s.Dedicated, obey)
 	if err != nil {
-		return joinError(ctx, err)
+		return leaseError(ctx, s.Mode, err)
 	}
 	n.lease = lease
 	l := lease.Lease()
@@ -63,14 +65,45 @@ func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstac
 	return nil
 }
 
-func joinError(ctx context.Context, err error) error {
+func leaseError(ctx context.Context, mode cli.Mode, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
 	if errors.Is(err, client.ErrNoMonitor) {
-		return fmt.Errorf("--mode server: %w; start junctiond, or name its socket with --socket", err)
+		return fmt.Errorf("--mode %s: %w; start junctiond, or name its socket with --socket", mode, err)
 	}
-	return fmt.Errorf("--mode server: %w", err)
+	return fmt.Errorf("--mode %s: %w", mode, err)
+}
+
+// goDirect has the monitor switch the instance to a queue of its own. The order is
+// an operator's, so it takes the same rights; once the program runs, the process
+// cannot give any.
+func (n *network) goDirect(ctx context.Context, s *cli.Settings, logger *slog.Logger) error {
+	o, err := client.DialOperator(ctx, s.Socket)
+	if err != nil {
+		return leaseError(ctx, s.Mode, err)
+	}
+	defer o.Close()
+	r, err := o.Switch(ctx, wire.SwitchOrder{Target: wire.Target{ID: n.lease.Lease().ID}, Mode: protocol.Direct, Wait: s.Wait})
+	if err != nil {
+		return leaseError(ctx, s.Mode, err)
+	}
+	if err := refused(r); err != nil {
+		return err
+	}
+	logger.Info("direct mode", "socket", s.Socket, "id", r.ID, "took_us", r.TotalUS)
+	return nil
+}
+
+// refused tells why an instance is not in direct mode, and what to do.
+func refused(r wire.SwitchResult) error {
+	switch {
+	case r.NoQueue:
+		return fmt.Errorf("--mode direct: %s; or wait for one with --wait", r.Reason)
+	case r.Reason != "":
+		return fmt.Errorf("--mode direct: %s; --mode server goes without a queue", r.Reason)
+	}
+	return nil
 }
 
 // monitorAnswers tells whether something listens at a path.

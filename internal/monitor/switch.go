@@ -36,6 +36,8 @@ type switcher struct {
 	run *switchRun // nil without one
 	// +checklocks:mu
 	last *wire.SwitchResult
+	// +checklocks:mu
+	waiters int // orders that wait until a queue is free
 }
 
 // switchRun is a switch under way.
@@ -192,6 +194,8 @@ func (s *switcher) status() (st switchStatus) {
 	st.mode, st.last = s.c.Mode(), s.last
 	if step := s.c.Step(); step != protocol.Idle {
 		st.step = fmt.Sprintf("to %v: %v", s.c.To(), step)
+	} else if s.waiters > 0 {
+		st.step = "to direct: waits for a queue"
 	}
 	if s.queue != nil {
 		if stats, err := s.queue.Stats(); err == nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -132,14 +133,14 @@ func answers(i *client.Instance, until protocol.Kind) (stop func()) {
 }
 
 // orderSwitch asks for a switch.
-func orderSwitch(t *testing.T, socket string, id uint32, to protocol.Mode, wait bool) (r wire.SwitchResult, err error) {
+func orderSwitch(t *testing.T, socket string, id uint32, to protocol.Mode, wait bool) (wire.SwitchResult, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	o, err := client.DialOperator(ctx, socket)
 	require.NoError(t, err)
 	defer o.Close()
-	return r, o.Ask(ctx, "switch", wire.SwitchOrder{Target: wire.Target{ID: id}, Mode: to, Wait: wait}, &r)
+	return o.Switch(ctx, wire.SwitchOrder{Target: wire.Target{ID: id}, Mode: to, Wait: wait})
 }
 
 // TestSwitchQueues: there and back; without a free queue it is refused by name, or
@@ -171,19 +172,23 @@ func TestSwitchQueues(t *testing.T) {
 
 	waited := make(chan wire.SwitchResult, 1)
 	go func() {
-		var r wire.SwitchResult
-		for r, err := orderSwitch(t, socket, b, protocol.Direct, true); err == nil; r, err = orderSwitch(t, socket, b, protocol.Direct, true) {
-			if !r.NoQueue {
-				waited <- r
-				return
-			}
+		r, err := orderSwitch(t, socket, b, protocol.Direct, true)
+		if err != nil {
+			r.Reason = err.Error()
 		}
 		waited <- r
 	}()
+	require.Eventually(t, func() bool {
+		return slices.ContainsFunc(mustAsk[Status](t, socket, "status").Instances, func(i InstanceStatus) bool {
+			return i.ID == b && i.Switching == "to direct: waits for a queue"
+		})
+	}, 30*time.Second, time.Millisecond)
 	r, err = orderSwitch(t, socket, a, protocol.Server, false)
 	require.NoError(t, err)
 	require.Equal(t, protocol.Server, r.Mode)
-	require.Equal(t, protocol.Direct, (<-waited).Mode)
+	r = <-waited
+	require.Empty(t, r.Reason)
+	require.Equal(t, protocol.Direct, r.Mode)
 	_, err = orderSwitch(t, socket, 99, protocol.Server, false)
 	require.ErrorContains(t, err, "no instance 99")
 	two.Close()

@@ -23,18 +23,21 @@ func (m *Monitor) switchMode(ctx context.Context, a wire.Ask) (wire.SwitchResult
 	if err := json.Unmarshal(a.Args, &o); err != nil {
 		return wire.SwitchResult{}, fmt.Errorf("switch: %w: %w", err, unix.EINVAL)
 	}
+	m.mu.Lock()
+	i := m.instances[portmap.Instance(o.ID)]
+	m.mu.Unlock()
+	if i == nil {
+		return wire.SwitchResult{}, fmt.Errorf("switch: no instance %d: %w", o.ID, unix.ESRCH)
+	}
 	until := time.Now().Add(waitTime)
 	for {
 		changed := m.switches.next()
-		r, again, err := m.switchOnce(ctx, o)
+		r, again, err := m.switchOnce(ctx, i, o.Mode)
 		left := time.Until(until)
 		if !again || !o.Wait || left <= 0 {
 			return r, err
 		}
-		select {
-		case <-changed:
-		case <-time.After(left):
-		case <-ctx.Done():
+		if err := i.sw.waitFor(ctx, changed, left); err != nil {
 			return r, err
 		}
 	}
@@ -43,19 +46,42 @@ func (m *Monitor) switchMode(ctx context.Context, a wire.Ask) (wire.SwitchResult
 // errLimited: the two exclude each other.
 var errLimited = fmt.Errorf("only the network server limits what an instance sends; have one without the other (junction_ctl limit NAME --rate 0): %w", unix.EPERM)
 
-// switchOnce tries once. again tells whether it may work later.
-func (m *Monitor) switchOnce(ctx context.Context, o wire.SwitchOrder) (r wire.SwitchResult, again bool, err error) {
-	m.mu.Lock()
-	i := m.instances[portmap.Instance(o.ID)]
-	limited := i != nil && i.rate > 0
-	m.mu.Unlock()
-	if i == nil {
-		return r, false, fmt.Errorf("switch: no instance %d: %w", o.ID, unix.ESRCH)
+// waitFor waits for a change that may let a switch begin, or for as long as it may.
+func (s *switcher) waitFor(ctx context.Context, changed <-chan struct{}, limit time.Duration) error {
+	add := func(n int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.waiters += n
 	}
-	if limited && o.Mode == protocol.Direct {
+	add(1)
+	defer add(-1)
+	select {
+	case <-changed:
+	case <-time.After(limit):
+	case <-s.ctx.Done():
+		return errEnded(s.i)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+func errEnded(i *instance) error {
+	return fmt.Errorf("switch %q: the instance has ended: %w", i.name, unix.ESRCH)
+}
+
+// switchOnce tries once. again tells whether it may work later.
+func (m *Monitor) switchOnce(ctx context.Context, i *instance, to protocol.Mode) (r wire.SwitchResult, again bool, err error) {
+	m.mu.Lock()
+	limited, gone := i.rate > 0, m.instances[i.id] != i
+	m.mu.Unlock()
+	if gone {
+		return r, false, errEnded(i)
+	}
+	if limited && to == protocol.Direct {
 		return r, false, fmt.Errorf("switch %q to direct: %w", i.name, errLimited)
 	}
-	run, err := i.sw.begin(o.Mode)
+	run, err := i.sw.begin(to)
 	if err != nil {
 		return r, true, err
 	}

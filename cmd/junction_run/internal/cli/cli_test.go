@@ -174,7 +174,7 @@ func TestUsageErrors(t *testing.T) {
 		{[]string{"--log", "xml"}, `--log "xml": accepted: text, json`},
 		{[]string{"--log-level", "loud"}, `--log-level "loud": accepted: debug, info, warn, error`},
 		{[]string{"--stats=xml"}, `--stats "xml": accepted: text, json`},
-		{[]string{"--mode", "direct"}, "--mode direct needs a NIC: add --nic IF; there are: va, vb"},
+		{[]string{"--mode", "direct"}, "--mode direct needs a NIC: add --nic IF, or start junctiond; there are: va, vb"},
 		{[]string{"--nic", "va"}, "--mode direct needs an address: add --ip CIDR"},
 		{[]string{"--nic", "va:0"}, `--nic "va:0"`},
 		{[]string{"--nic", "a/b"}, `--nic "a/b"`},
@@ -302,5 +302,46 @@ func TestVersionAndHelp(t *testing.T) {
 		cmd.SetOut(&out)
 		require.NoError(t, cmd.Execute())
 		require.Contains(t, out.String(), want)
+	}
+}
+
+// TestLease: who decides on queues, a flag or the monitor.
+func TestLease(t *testing.T) {
+	monitored := testHost
+	monitored.Socket = "/m"
+	monitored.Monitor = func(path string) bool { return path == "/m" }
+	for _, c := range []struct {
+		host  Host
+		flags []string
+		mode  Mode
+		lease bool
+		wait  bool
+	}{
+		{monitored, nil, ModeServer, true, false},
+		{monitored, []string{"--mode", "server"}, ModeServer, true, false},
+		{monitored, []string{"--mode", "direct"}, ModeDirect, true, false},
+		{monitored, []string{"--mode", "direct", "--wait"}, ModeDirect, true, true},
+		{monitored, []string{"--mode", "direct", "--ip", "198.18.0.130"}, ModeDirect, true, false},
+		{monitored, []string{"--mode", "direct", "--nic", "va", "--ip", "198.18.0.2/24"}, ModeDirect, false, false},
+		{monitored, []string{"--nic", "va", "--ip", "198.18.0.2/24"}, ModeDirect, false, false},
+		{monitored, []string{"--mode", "none"}, ModeNone, false, false},
+		{testHost, nil, ModeNone, false, false},
+		{testHost, []string{"--mode", "direct", "--socket", "/m"}, ModeDirect, true, false},
+		{testHost, []string{"--mode", "server"}, ModeServer, true, false},
+	} {
+		got, err := parse(c.host, append(c.flags, "--", "p")...)
+		require.NoError(t, err, c.flags)
+		require.Equal(t, c.mode, got.Mode, c.flags)
+		require.Equal(t, c.lease, got.Lease, c.flags)
+		require.Equal(t, c.wait, got.Wait, c.flags)
+	}
+	for want, flags := range map[string][]string{
+		"--wait is for --mode direct":                         {"--wait"},
+		"--wait is for --mode direct with a queue":            {"--wait", "--nic", "va", "--ip", "198.18.0.2/24"},
+		"--gateway has no meaning with --mode direct: juncti": {"--mode", "direct", "--gateway", "198.18.0.1"},
+		"--driver has no meaning with --mode direct: junctio": {"--mode", "direct", "--driver", "tap"},
+	} {
+		_, err := parse(monitored, append(flags, "--", "p")...)
+		require.ErrorContains(t, err, want)
 	}
 }

@@ -30,6 +30,7 @@ type flags struct {
 	mode, nic, driver string
 	socket            string
 	queues            int
+	wait              bool
 	prefixes          []netip.Prefix
 	bare              []netip.Addr // of --ip, without prefix length
 	gateways          []netip.Addr
@@ -60,7 +61,8 @@ func (f *flags) register(fs *pflag.FlagSet) {
 }
 
 func (f *flags) registerNetwork(fs *pflag.FlagSet) {
-	word(fs, &f.mode, "mode", "WORD", "direct (NIC queues of its own), server (through the network server of junctiond) or none (loopback only); default: direct with --nic, else server if junctiond answers, else none")
+	word(fs, &f.mode, "mode", "WORD", "direct (NIC queues of its own: those of --nic, else one that junctiond gives), server (through the network server of junctiond) or none (loopback only); default: direct with --nic, else server if junctiond answers, else none")
+	fs.BoolVar(&f.wait, "wait", false, "with --mode direct and junctiond: wait until a queue is free")
 	option(fs, "socket", "PATH", "junctiond's socket; default: JUNCTION_SOCKET of the environment, or /run/junction/monitor.sock", path(&f.socket))
 	option(fs, "nic", "IF[:QUEUES]", "NIC to take queues of, and how many; default: all", f.setNIC)
 	word(fs, &f.driver, "driver", "WORD", "afxdp, tap, or as the last resort afpacket; default: the better of the first two that the NIC allows")

@@ -19,18 +19,23 @@ const spinOfConfig = 50 * time.Microsecond
 func (f *flags) network(s *Settings, cfg *config.Config, host Host) error {
 	s.Socket = cmp.Or(f.socket, host.Socket)
 	s.Mode = f.chooseMode(s.Socket, host)
-	if len(f.bare) > 0 && s.Mode != ModeServer {
+	s.Lease = s.Mode == ModeServer || s.Mode == ModeDirect && f.nic == "" && f.reaches(s.Socket, host)
+	if f.wait && !(s.Lease && s.Mode == ModeDirect) {
+		return usagef("--wait is for --mode direct with a queue that junctiond gives; remove it")
+	}
+	if len(f.bare) > 0 && !s.Lease {
 		a := f.bare[0]
 		return usagef("--ip %q: has no prefix length; write for example %s/%d", a, a, usualBits(a))
 	}
-	switch s.Mode {
-	case ModeNone:
+	switch {
+	case s.Mode == ModeNone:
 		return f.noNetwork(s, cfg)
-	case ModeServer:
-		return f.throughServer(s, cfg)
+	case s.Lease:
+		s.Wait = f.wait
+		return f.leased(s, cfg)
 	}
 	if f.nic == "" {
-		return usagef("--mode direct needs a NIC: add --nic IF; %s", describeNICs(host.NICs()))
+		return usagef("--mode direct needs a NIC: add --nic IF, or start junctiond; %s", describeNICs(host.NICs()))
 	}
 	s.NIC, s.Queues, s.Driver = f.nic, f.queues, f.driver
 	s.MAC, s.Neighbours = cfg.HostMAC.V, cfg.StaticARP
@@ -49,10 +54,15 @@ func (f *flags) chooseMode(socket string, host Host) Mode {
 		return Mode(f.mode)
 	case f.nic != "":
 		return ModeDirect
-	case f.socket != "" || host.Monitor != nil && host.Monitor(socket):
+	case f.reaches(socket, host):
 		return ModeServer
 	}
 	return ModeNone
+}
+
+// reaches tells whether there is a monitor to ask, or should be one.
+func (f *flags) reaches(socket string, host Host) bool {
+	return f.socket != "" || host.Monitor != nil && host.Monitor(socket)
 }
 
 func (f *flags) spins(s *Settings, cfg *config.Config) {
@@ -64,16 +74,16 @@ func (f *flags) spins(s *Settings, cfg *config.Config) {
 	}
 }
 
-// throughServer settles server mode, in which the monitor says most.
-func (f *flags) throughServer(s *Settings, cfg *config.Config) error {
+// leased settles what an instance of the monitor's is told by it.
+func (f *flags) leased(s *Settings, cfg *config.Config) error {
 	for _, name := range []string{"nic", "driver", "gateway"} {
 		if f.set.Changed(name) {
-			return usagef("--%s has no meaning with --mode server: junctiond decides; remove one of the two", name)
+			return usagef("--%s has no meaning with --mode %s: junctiond decides; remove one of the two", name, s.Mode)
 		}
 	}
 	for name, set := range map[string]bool{"host_gateway": cfg.HostGateway.Set, "host_mac": cfg.HostMAC.Set} {
 		if set {
-			s.warn("%s is not used: in server mode junctiond decides", name)
+			s.warn("%s is not used: junctiond decides", name)
 		}
 	}
 	s.Dedicated = slices.Clone(f.bare)

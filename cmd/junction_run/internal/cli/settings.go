@@ -29,7 +29,7 @@ type Settings struct {
 	Name string // also the host name that the program sees
 	Mode Mode
 
-	NIC        string // with ModeDirect: the host's NIC
+	NIC        string // with ModeDirect and no lease: the host's NIC
 	Queues     int    // of the NIC; 0: all
 	Driver     string // afxdp, tap, or empty for the best that the NIC allows
 	Prefixes   []netip.Prefix
@@ -40,8 +40,12 @@ type Settings struct {
 	Spin       time.Duration // how long the receive loop looks for frames before it sleeps
 	Pcap       string        // file for captured packets, or empty
 
-	Socket    string       // with ModeServer: the monitor's
-	Dedicated []netip.Addr // with ModeServer: addresses of its own; none: the shared ones
+	// Lease: the monitor gives addresses and queues. Always so with ModeServer; with
+	// ModeDirect the instance is switched before its program starts.
+	Lease     bool
+	Socket    string       // the monitor's
+	Dedicated []netip.Addr // with a lease: addresses of its own; none: the shared ones
+	Wait      bool         // with a lease and ModeDirect: until a queue is free
 
 	Engine    string        // auto, systrap or inproc
 	Boundary  string        // kill, trap or off

@@ -1,0 +1,71 @@
+package e2e
+
+import (
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"junction/internal/lab"
+)
+
+// fewQueues is a rig in server mode whose monitor has other flags.
+func fewQueues(t *testing.T, engine string, flags ...string) *rig {
+	r := newRig(t, variant{engine: engine}, lab.Options{})
+	r.driver = serverMode
+	r.startMonitor(flags...)
+	return r
+}
+
+// TestBeginDirect: instances begin in direct mode on queues that the monitor gives.
+// Without a free one they end, saying so, or wait; they are switched like others.
+func TestBeginDirect(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine string) {
+		r := fewQueues(t, engine, "--direct-queues", "1")
+		begin := func(name string, more ...string) *instance {
+			return r.start(append([]string{"--mode", "direct", "--name", name}, more...), guest, "tcpecho", ":7")
+		}
+		inMode := func(name, mode, switching string) {
+			t.Helper()
+			require.Eventually(t, func() bool {
+				m, s := r.modeOf(name)
+				return m == mode && s == switching
+			}, readyTimeout, time.Millisecond)
+		}
+		first := begin("first")
+		first.await("ready")
+		inMode("first", "direct", "")
+		r.awaitPort(first, netip.AddrPortFrom(addr4, 7))
+
+		second := begin("second")
+		require.Equal(t, 1, second.exit())
+		require.Contains(t, second.stderr.String(), "--mode direct: ")
+		require.Contains(t, second.stderr.String(), "all 1 are in use")
+		require.Contains(t, second.stderr.String(), "--wait")
+		require.Empty(t, second.stdout.String(), "the program has run")
+
+		const waits = "to direct: waits for a queue"
+		interrupted := begin("interrupted", "--wait")
+		inMode("interrupted", "server", waits)
+		interrupted.signal(syscall.SIGINT)
+		require.Equal(t, 130, interrupted.exit())
+		inMode("interrupted", "", "")
+
+		third := begin("third", "--wait", "--ip", "198.18.0.130")
+		inMode("third", "server", waits)
+		require.Empty(t, third.stdout.String(), "the program has run")
+		first.terminate(143)
+		require.Equal(t, "direct", first.checkStats().Mode)
+		third.await("ready")
+		inMode("third", "direct", "")
+		addr := netip.MustParseAddrPort("198.18.0.130:7")
+		r.awaitPort(third, addr)
+		r.switchTo("third", "server")
+		r.awaitPort(third, addr)
+		third.terminate(143)
+		third.checkStats()
+		require.Zero(t, r.directQueues())
+	})
+}
