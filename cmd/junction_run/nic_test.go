@@ -41,7 +41,7 @@ func TestNICErrors(t *testing.T) {
 	}
 	_, stderr, code := inLab(t, l, "--mode", "direct", "--", "true")
 	require.Equal(t, 2, code)
-	requireError(t, stderr, "add --nic IF; there are: "+lab.ServerNIC)
+	requireError(t, stderr, "add --nic IF, or start junctiond; there are: "+lab.ServerNIC)
 }
 
 // The NIC by which the host lives is neither offered nor taken.
