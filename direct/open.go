@@ -36,7 +36,33 @@ func Open(ctx context.Context, o Options) (Device, error) {
 	case "":
 		return openBest(ctx, o)
 	}
-	return nil, fmt.Errorf("unknown driver %q: use afxdp, tap or afpacket", o.Driver)
+	return nil, unknownDriver(o.Driver)
+}
+
+// Check tells whether Open would refuse a NIC, or driver, for what it is. It opens
+// nothing. Errors: ErrNoNIC, ErrUnsupported, ErrDefaultRoute; others for a driver
+// that there is not.
+func Check(name, driver string) error {
+	switch driver {
+	case "", "afxdp", "tap", "afpacket":
+	default:
+		return unknownDriver(driver)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	l, err := nic.Find(name, nil)
+	switch {
+	case errors.Is(err, ErrNoNIC) && driver == "tap":
+		return nil // it is made
+	case err != nil:
+		return err
+	}
+	defer l.Close()
+	return l.Usable()
+}
+
+func unknownDriver(name string) error {
+	return fmt.Errorf("unknown driver %q: use afxdp, tap or afpacket", name)
 }
 
 // openBest opens AF_XDP, or TAP where AF_XDP cannot serve, with a warning that

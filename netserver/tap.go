@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A capture is a stream of records: TapHeader bytes, little-endian, then the
@@ -30,6 +33,8 @@ const tapDepth = 4096
 type tap struct {
 	frames chan []byte
 	lost   atomic.Uint64
+	w      io.Writer
+	over   chan struct{} // closed when another takes its place
 }
 
 // tapPoint is where a tap may be.
@@ -68,8 +73,8 @@ func (s *Server) Capture(id uint32, w io.WriteCloser) error {
 		}
 		point, gone = &p.tap, p.pace.quit
 	}
-	t := &tap{frames: make(chan []byte, tapDepth)}
-	if !point.CompareAndSwap(nil, t) {
+	t := &tap{frames: make(chan []byte, tapDepth), w: w, over: make(chan struct{})}
+	if !point.put(t) {
 		return errors.Join(fmt.Errorf("capture %d: %w", id, ErrCaptured), w.Close())
 	}
 	ended := make(chan struct{})
@@ -82,17 +87,55 @@ func (s *Server) Capture(id uint32, w io.WriteCloser) error {
 	})
 	s.taps.Go(func() {
 		defer close(ended)
-		defer point.Store(nil)
+		defer point.CompareAndSwap(t, nil)
 		for {
 			select {
 			case b := <-t.frames:
 				if _, err := w.Write(b); err != nil {
 					return // whoever looked does so no more
 				}
+			case <-t.over:
+				return
 			case <-gone:
 				return
 			}
 		}
 	})
 	return nil
+}
+
+// put sets a tap where there is none, or one that nobody reads any more: its end
+// shows only with the next frame.
+func (p *tapPoint) put(t *tap) bool {
+	old := p.Load()
+	if old != nil && !unread(old.w) || !p.CompareAndSwap(old, t) {
+		return false
+	}
+	if old != nil {
+		close(old.over)
+	}
+	return true
+}
+
+// unread tells whether w is a pipe, or socket, whose other end is closed.
+func unread(w io.Writer) bool {
+	f, ok := w.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	c, err := f.SyscallConn()
+	if err != nil {
+		return true // closed already
+	}
+	var events int16
+	err = c.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd)}}
+		for {
+			if _, err := unix.Poll(poll, 0); !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		events = poll[0].Revents
+	})
+	return err != nil || events&(unix.POLLERR|unix.POLLHUP) != 0
 }

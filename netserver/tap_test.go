@@ -39,6 +39,11 @@ func TestCapture(t *testing.T) {
 	require.NoError(t, b.Capture(3, w))
 	_, w = pipe()
 	require.ErrorIs(t, b.Capture(3, w), ErrCaptured)
+	idle, w := pipe()
+	require.NoError(t, b.Capture(1, w))
+	require.NoError(t, idle.Close()) // no frame shows it
+	_, w = pipe()
+	require.NoError(t, b.Capture(1, w))
 	_, w = pipe()
 	require.ErrorIs(t, b.Capture(77, w), ErrPort)
 

@@ -30,15 +30,6 @@ func (c *ctl) captureCommand() *cobra.Command {
 }
 
 func (c *ctl) capture(ctx context.Context, name, file string) (err error) {
-	out := c.out
-	if file != "-" {
-		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		out = f
-	}
 	id := uint32(0)
 	if name != "uplink" {
 		var s monitor.Status
@@ -50,6 +41,15 @@ func (c *ctl) capture(ctx context.Context, name, file string) (err error) {
 			return err
 		}
 		id = i.ID
+	}
+	out := c.out
+	if file != "-" {
+		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		out = f
 	}
 	count := captured{Schema: 1}
 	err = c.follow(ctx, "capture", wire.Capture{ID: id}, func(r io.Reader) error { return transcribe(r, out, name, &count) })

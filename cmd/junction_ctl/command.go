@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -34,10 +35,11 @@ func newCommand(out io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "junction_ctl COMMAND", Short: "Show and steer a running junctiond", Version: version.String(),
 		SilenceErrors: true, SilenceUsage: true, DisableAutoGenTag: true,
+		SuggestionsMinimumDistance: 2, Args: cobra.ArbitraryArgs, RunE: group,
 	}
-	fs := cmd.PersistentFlags()
-	fs.StringVar(&c.socket, "socket", wire.SocketPath(), "junctiond's socket")
-	fs.BoolVar(&c.json, "json", false, "print results and errors as JSON")
+	flags := cmd.PersistentFlags()
+	flags.StringVar(&c.socket, "socket", wire.SocketPath(), "junctiond's socket")
+	flags.BoolVar(&c.json, "json", false, "print results and errors as JSON")
 	cmd.AddCommand(
 		command("status", "Show monitor, network server and uplink", cobra.NoArgs, c.status),
 		command("ls", "List instances", cobra.NoArgs, c.list),
@@ -60,6 +62,7 @@ func newCommand(out io.Writer) *cobra.Command {
 			sub.ValidArgsFunction = c.completeName
 		}
 	}
+	explain(cmd)
 	manpage.Add(cmd)
 	return cmd
 }
@@ -106,7 +109,10 @@ func (c *ctl) order(ctx context.Context, verb string, args, v any, files ...int)
 
 func (c *ctl) dial(ctx context.Context) (*client.Operator, error) {
 	o, err := client.DialOperator(ctx, c.socket)
-	if errors.Is(err, client.ErrNoMonitor) {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		err = fmt.Errorf("%w; ask as the user that runs junctiond, or as root", err)
+	case errors.Is(err, client.ErrNoMonitor):
 		err = fmt.Errorf("%w; start junctiond, or name its socket with --socket", err)
 	}
 	return o, err

@@ -39,6 +39,9 @@ func (c *ctl) limitCommand() *cobra.Command {
 	cmd = command("limit NAME [--rate RATE] [--weight W]", "Limit how fast an instance, by name or number, may send, and set its weight", cobra.ExactArgs(1),
 		func(ctx context.Context, args []string) error {
 			var l wire.Limit
+			if !cmd.Flags().Changed("rate") && !cmd.Flags().Changed("weight") {
+				return errors.New("limit: give --rate, --weight or both; see junction_ctl limit --help")
+			}
 			if cmd.Flags().Changed("rate") {
 				bytes, err := parseRate(rate)
 				if err != nil {
@@ -53,7 +56,6 @@ func (c *ctl) limitCommand() *cobra.Command {
 		})
 	cmd.Flags().StringVar(&rate, "rate", "", "bits per second, such as 500k, 100m or 1g; 0: no limit")
 	cmd.Flags().Uint32Var(&weight, "weight", 1, "part of a busy uplink in proportion to others', 1 to 1000; each has 1 at first")
-	cmd.MarkFlagsOneRequired("rate", "weight")
 	return cmd
 }
 

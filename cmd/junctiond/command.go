@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -55,6 +57,9 @@ func newCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if err := o.CheckNIC(); err != nil {
+				return err
+			}
 			return monitor.Run(cmd.Context(), o)
 		},
 	}
@@ -92,19 +97,22 @@ func (f *flags) options() (o monitor.Options, err error) {
 	if f.directQueues < 1 || f.directQueues > steer.MaxVFs {
 		return o, fmt.Errorf("--direct-queues %d: 1 to %d are possible", f.directQueues, steer.MaxVFs)
 	}
+	if err := f.checkNumbers(); err != nil {
+		return o, err
+	}
 	o.Socket, o.HangAfter, o.MinPort, o.Metrics = f.socket, f.hangAfter, f.minPort, f.metrics
 	o.DirectQueues = f.directQueues
 	o.Uplink = wire.Setup{Driver: f.driver, MTU: f.mtu, MAC: f.mac, Spin: f.spin}
 	if o.Uplink.NIC, o.Uplink.Queues, err = direct.ParseNIC(f.nic); err != nil {
 		return o, fmt.Errorf("--nic %q: %w", f.nic, err)
 	}
-	if o.Shared, err = parseAll("addr", f.shared, netip.ParsePrefix); err != nil {
+	if o.Shared, err = parseAll("addr", f.shared, parsePrefix); err != nil {
 		return o, err
 	}
-	if o.Dedicated, err = parseAll("dedicated", f.dedicated, netip.ParsePrefix); err != nil {
+	if o.Dedicated, err = parseAll("dedicated", f.dedicated, parsePrefix); err != nil {
 		return o, err
 	}
-	if o.Gateways, err = parseAll("gateway", f.gateways, netip.ParseAddr); err != nil {
+	if o.Gateways, err = parseAll("gateway", f.gateways, parseAddr); err != nil {
 		return o, err
 	}
 	if o.Logger, err = f.logger(); err != nil {
@@ -115,6 +123,42 @@ func (f *flags) options() (o monitor.Options, err error) {
 	}
 	o.Server, err = f.serverCommand()
 	return o, err
+}
+
+// checkNumbers checks the flags that stand for numbers and addresses of which
+// nobody else says what is wrong.
+func (f *flags) checkNumbers() error {
+	const minMTU, maxMTU = 68, 65535
+	switch _, err := net.ParseMAC(f.mac); {
+	case f.mac != "" && err != nil:
+		return fmt.Errorf("--mac %q: accepted: a MAC address such as 02:00:00:00:00:01", f.mac)
+	case f.mtu != 0 && (f.mtu < minMTU || f.mtu > maxMTU):
+		return fmt.Errorf("--mtu %d: accepted: %d to %d", f.mtu, minMTU, maxMTU)
+	case f.hangAfter < 0:
+		return fmt.Errorf("--hang-after %v: accepted: a duration such as 250ms", f.hangAfter)
+	case f.spin < 0:
+		return fmt.Errorf("--spin %v: accepted: a duration such as 50us", f.spin)
+	}
+	if _, _, err := net.SplitHostPort(f.metrics); f.metrics != "" && err != nil {
+		return fmt.Errorf("--metrics %q: accepted: an address and a port, such as 127.0.0.1:9100", f.metrics)
+	}
+	return nil
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, errors.New("accepted: an address with its prefix length, such as 198.18.0.2/24")
+	}
+	return p, nil
+}
+
+func parseAddr(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return a, errors.New("accepted: an address such as 198.18.0.1")
+	}
+	return a, nil
 }
 
 func parseAll[T any](flag string, texts []string, parse func(string) (T, error)) (all []T, err error) {

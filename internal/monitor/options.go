@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
 	"junction/coresched/live"
+	"junction/direct"
 	"junction/internal/monitor/wire"
 	"junction/ipc"
 	"junction/portmap"
@@ -76,6 +78,19 @@ func (o *Options) check() error {
 		if !slices.ContainsFunc(o.Shared, func(p netip.Prefix) bool { return p.Contains(g) || g.IsLinkLocalUnicast() && p.Addr().Is6() }) {
 			return fmt.Errorf("%w: gateway %v is in no network of %v; give an address in one of them", ErrOptions, g, o.Shared)
 		}
+	}
+	return nil
+}
+
+// CheckNIC tells whether the uplink's NIC is one that can be served. With a
+// predecessor's state it does not look: instances wait, so a NIC that is gone is
+// waited for, too. Errors: direct.Check's.
+func (o *Options) CheckNIC() error {
+	if _, err := os.Stat(o.stateDir()); err == nil {
+		return nil
+	}
+	if err := direct.Check(o.Uplink.NIC, o.Uplink.Driver); err != nil {
+		return fmt.Errorf("uplink %s: %w", o.Uplink.NIC, err)
 	}
 	return nil
 }

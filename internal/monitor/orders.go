@@ -116,18 +116,18 @@ func (m *Monitor) askInstance(ctx context.Context, peer control.Peer, a wire.Ask
 func (m *Monitor) limit(ctx context.Context, a wire.Ask) (InstanceStatus, error) {
 	var l wire.Limit
 	if err := json.Unmarshal(a.Args, &l); err != nil {
-		return InstanceStatus{}, fmt.Errorf("limit: %w: %w", err, unix.EINVAL)
+		return InstanceStatus{}, fmt.Errorf("%w: %w", err, unix.EINVAL)
 	}
 	if l.Weight != nil && (*l.Weight < 1 || *l.Weight > netserver.MaxWeight) {
-		return InstanceStatus{}, fmt.Errorf("limit: weight %d: accepted: 1 to %d: %w", *l.Weight, netserver.MaxWeight, unix.EINVAL)
+		return InstanceStatus{}, fmt.Errorf("weight %d: accepted: 1 to %d: %w", *l.Weight, netserver.MaxWeight, unix.EINVAL)
 	}
 	status := m.Status().Instances
 	n := slices.IndexFunc(status, func(s InstanceStatus) bool { return s.ID == l.ID })
 	if n < 0 {
-		return InstanceStatus{}, fmt.Errorf("limit: no instance %d: %w", l.ID, unix.ESRCH)
+		return InstanceStatus{}, fmt.Errorf("no instance %d: %w", l.ID, unix.ESRCH)
 	}
 	if l.Rate != nil && *l.Rate > 0 && status[n].Mode != serverMode.String() {
-		return InstanceStatus{}, fmt.Errorf("limit %q, which is in %s mode: %w", status[n].Name, status[n].Mode, errLimited)
+		return InstanceStatus{}, fmt.Errorf("%q is in %s mode: %w", status[n].Name, status[n].Mode, errLimited)
 	}
 	m.mu.Lock()
 	for _, i := range m.instances {

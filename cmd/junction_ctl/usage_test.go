@@ -1,0 +1,33 @@
+package main
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestWrongArguments: each is answered by one line that says what is right.
+func TestWrongArguments(t *testing.T) {
+	for args, want := range map[string]string{
+		"bogus":                              `no command "bogus"; see junction_ctl --help`,
+		"stat":                               "did you mean stats or status?",
+		"show":                               "usage: junction_ctl show NAME",
+		"status x":                           "usage: junction_ctl status",
+		"exec web":                           "usage: junction_ctl exec NAME [--] PROGRAM",
+		"restart":                            "usage: junction_ctl restart netserver",
+		"restart x":                          "only netserver can be restarted",
+		"trace -1":                           "see junction_ctl trace --help",
+		"limit web":                          "give --rate, --weight or both",
+		"limit web --rat":                    "see junction_ctl limit --help",
+		"switch --all":                       "accepted: server, direct",
+		"status --socket /none/monitor.sock": "start junctiond, or name its socket with --socket",
+	} {
+		cmd := newCommand(io.Discard)
+		cmd.SetArgs(strings.Fields(args))
+		err := cmd.ExecuteContext(t.Context())
+		require.ErrorContains(t, err, want, args)
+		require.NotContains(t, err.Error(), "\n")
+	}
+}
