@@ -31,7 +31,7 @@ deps: ## Debian packages that tests and demo need; does nothing when they are th
 build: ## static binaries in bin/
 	GOEXPERIMENT=norandomizedheapbase64 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w -T 0x60001000' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
 
-run: deps build ## the main job: servers in an instance on its own NIC queues, clients outside
+run: deps build ## the main job: servers in an instance on its own NIC queues, clients outside; then switched between modes
 	$(BIN)/junction_bench demo --junction-run $(BIN)/junction_run
 
 test: deps ## all tests, unit to end-to-end

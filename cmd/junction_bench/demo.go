@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -16,7 +17,10 @@ func demoCommand() *cobra.Command {
 		Short: "Show real servers in instances of junction_run beside the same servers native",
 		Long: `Demo starts redis-server and nginx, unmodified, in instances of junction_run that
 have the NIC's queues to themselves, loads them from another network namespace
-with redis-benchmark and wrk, and does the same with both running natively.`,
+with redis-benchmark and wrk, and does the same with both running natively.
+Then both start in server mode, behind junctiond's network server, and are
+switched to direct mode and back while 50 connections, which stay open, ask them.
+junctiond and netserver lie beside junction_run. It fails if any request does.`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if o.Driver != "afxdp" && o.Driver != "tap" {
 				return usageError{fmt.Errorf("--driver %q: accepted: afxdp, tap", o.Driver)}
@@ -31,7 +35,13 @@ with redis-benchmark and wrk, and does the same with both running natively.`,
 			if err != nil {
 				return err
 			}
-			return d.WriteTable(cmd.OutOrStdout())
+			if err := d.WriteTable(cmd.OutOrStdout()); err != nil {
+				return err
+			}
+			if n, first := d.Errors(); n > 0 {
+				return errors.Join(fmt.Errorf("%d requests failed", n), first)
+			}
+			return nil
 		},
 	}
 	f := cmd.Flags()

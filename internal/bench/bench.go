@@ -145,7 +145,7 @@ func (s Suite) Run(ctx context.Context, o Options) (*Report, error) {
 			return nil, fmt.Errorf("%s: %w", b.name, err)
 		}
 	}
-	r.Machine.LoadAfter, err = load()
+	r.Machine.LoadAfter, err = loadAverage()
 	return r, err
 }
 

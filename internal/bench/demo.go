@@ -29,6 +29,9 @@ type Demo struct {
 	Systems []string // the last one is native
 	Modes   []string // of the instances: what was really in use
 	Rows    []DemoRow
+	// Switched is what loads have seen of servers that were switched; none if
+	// Driver is not the one that the live switch needs.
+	Switched []DemoSwitched
 }
 
 // DemoRow is one load, on an instance under each engine and on the same server native.
@@ -44,6 +47,9 @@ type demoLoad struct {
 	server  func(*runner) (Program, error)
 	port    int
 	clients []demoClient
+	// asked and exchange are what is asked while the server is switched.
+	asked    string
+	exchange exchange
 }
 
 type demoClient struct {
@@ -66,17 +72,50 @@ func RunDemo(ctx context.Context, o DemoOptions) (*Demo, error) {
 				return fmt.Errorf("%s: %w", load.name, err)
 			}
 		}
+		if o.Driver != switchDriver {
+			return nil
+		}
+		behind := ServerMode{o.JunctionRun, o.Driver, o.Spin}
+		for _, load := range demoLoads {
+			if err := d.showSwitch(ctx, r, behind, load); err != nil {
+				return fmt.Errorf("%s, switched: %w", load.name, err)
+			}
+		}
+		d.Modes = append(d.Modes, r.c.Modes[behind.Name()])
 		return nil
 	}}
 	c := (&Report{}).newCase(b.name, "")
 	err := runCase(ctx, Options{Quick: o.Quick, Progress: o.Progress}, c, b, pinning{-1, -1})
+	var modes []string
 	for _, s := range systems {
 		d.Systems = append(d.Systems, s.Name())
 		if s != (Native{}) {
-			d.Modes = append(d.Modes, c.Modes[s.Name()])
+			modes = append(modes, c.Modes[s.Name()])
 		}
 	}
+	d.Modes = append(modes, d.Modes...)
 	return d, err
+}
+
+// switchDriver is the driver that the live switch needs.
+const switchDriver = "afxdp"
+
+// Errors returns how many requests failed, and the first reason if it is known.
+func (d *Demo) Errors() (n uint64, first error) {
+	for _, r := range d.Rows {
+		for _, result := range r.Results {
+			n += result.Errors
+		}
+	}
+	for _, s := range d.Switched {
+		for _, p := range s.Phases {
+			n += p.Result.Errors
+			if first == nil {
+				first = p.First
+			}
+		}
+	}
+	return n, first
 }
 
 // show loads one server under both systems.
@@ -111,10 +150,10 @@ var demoLoads = []demoLoad{
 	{"redis-server", func(*runner) (Program, error) { return redisProgram() }, redisPort, []demoClient{
 		{"redis SET, 50 connections", demoRedis("SET")},
 		{"redis GET, 50 connections", demoRedis("GET")},
-	}},
+	}, "redis GET", getValue("0123456789")},
 	{"nginx", (*runner).nginx, nginxPort, []demoClient{
 		{"nginx 1 KiB file, 50 connections", demoWrk},
-	}},
+	}, "nginx 1 KiB file", getFile("/file", make([]byte, 1024))},
 }
 
 // demoRedis loads redis for some two seconds.
@@ -144,6 +183,7 @@ error_log stderr;
 events { worker_connections 1024; }
 http {
 	access_log off;
+	keepalive_requests 1000000000;
 	server { listen %d; root .; }
 }
 `
@@ -182,19 +222,29 @@ func (d *Demo) WriteTable(w io.Writer) error {
 	for _, r := range d.Rows {
 		load, native := r.Load, r.Results[len(r.Results)-1]
 		for i, result := range r.Results {
-			ratioTo := 0.0
-			if native.PerSecond > 0 {
-				ratioTo = result.PerSecond / native.PerSecond
-			}
-			writeDemoRow(t, load, d.Systems[i], result, ratio(ratioTo))
+			writeDemoRow(t, load, d.Systems[i], result, ratioOf(result.PerSecond, native.PerSecond))
 			load = ""
 		}
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	if len(d.Switched) > 0 {
+		if err := d.writeSwitched(w); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(w, "\nNothing was switched between modes: that needs the driver %s.\n", switchDriver)
+	}
 	_, err := fmt.Fprintf(w, "\nThe instances ran in mode:\n  %s\nratio: requests/s by native's.\n", strings.Join(d.Modes, "\n  "))
 	return err
+}
+
+func ratioOf(value, native float64) string {
+	if native <= 0 {
+		return ratio(0)
+	}
+	return ratio(value / native)
 }
 
 func writeDemoRow(w io.Writer, load, system string, r clients.Result, ratio string) {

@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,7 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"junction/internal/bench/clients"
+	"junction/internal/bench/load"
 	"junction/internal/lab"
+	"junction/switch/protocol"
 )
 
 // TestMain checks that no goroutine, process or lab of any test remains.
@@ -57,7 +61,7 @@ func buildCommands(t *testing.T, names ...string) string {
 // The demonstration as make run shows it, only shorter.
 func TestDemo(t *testing.T) {
 	d, err := RunDemo(context.Background(), DemoOptions{
-		JunctionRun: buildJunctionRun(t), Driver: "afxdp", Spin: Spin, Quick: true,
+		JunctionRun: buildCommands(t, "junction_run", "junctiond", "netserver"), Driver: "afxdp", Spin: Spin, Quick: true,
 		Progress: func(what string) { t.Log(what) },
 	})
 	require.NoError(t, err)
@@ -67,17 +71,59 @@ func TestDemo(t *testing.T) {
 		for _, result := range row.Results {
 			require.Positive(t, result.Requests, row.Load)
 			require.Positive(t, result.PerSecond, row.Load)
-			require.Zero(t, result.Errors, row.Load)
 		}
 	}
+	n, first := d.Errors()
+	require.Zero(t, n, "%v", first)
 	require.Equal(t, []string{"junction-afxdp-spin-systrap", "junction-afxdp-spin-inproc", "native"}, d.Systems)
-	require.Len(t, d.Modes, 2)
+	require.Len(t, d.Modes, 3)
 	require.Contains(t, d.Modes[0], "direct, systrap, afxdp, native")
 	require.Contains(t, d.Modes[1], "direct, inproc, afxdp, native")
+	require.Contains(t, d.Modes[2], "server, inproc")
+	require.Contains(t, d.Modes[2], "uplink afxdp, native")
+	requireSwitched(t, d)
 	var b bytes.Buffer
 	require.NoError(t, d.WriteTable(&b))
 	require.Contains(t, b.String(), "redis GET")
+	require.Contains(t, b.String(), "server to direct")
 	t.Log(b.String())
+}
+
+// requireSwitched: each server was in each mode, and the clients went on.
+func requireSwitched(t *testing.T, d *Demo) {
+	t.Helper()
+	require.Len(t, d.Switched, len(demoLoads))
+	for _, s := range d.Switched {
+		var names []string
+		for _, p := range s.Phases {
+			names = append(names, p.Name)
+			if !strings.HasPrefix(p.Name, "switch") {
+				require.Positive(t, p.Result.Requests, "%s %s", s.Load, p.Name)
+			}
+		}
+		require.Equal(t, []string{"server", "switch to direct", "direct", "switch to server", "server again", "native"}, names)
+		require.GreaterOrEqual(t, len(s.Switches), 2)
+		require.Equal(t, protocol.Server, s.Switches[len(s.Switches)-1].Mode)
+		for _, r := range s.Switches {
+			require.Zero(t, r.Duplicates)
+		}
+	}
+}
+
+// Requests that fail are counted wherever they do.
+func TestDemoErrors(t *testing.T) {
+	n, first := new(Demo).Errors()
+	require.Zero(t, n)
+	require.NoError(t, first)
+	d := Demo{
+		Rows:     []DemoRow{{Results: []clients.Result{{Errors: 1}, {Errors: 2}}}},
+		Switched: []DemoSwitched{{Phases: []DemoPhase{{}, {}}}},
+	}
+	why := errors.New("why")
+	d.Switched[0].Phases[1].addErrors(load.Phase{Errors: 4, First: why}, load.Phase{Errors: 8, First: errors.New("another")})
+	n, first = d.Errors()
+	require.Equal(t, uint64(15), n)
+	require.Equal(t, why, first)
 }
 
 // All systems of a case side by side; runsc is built from its own module.

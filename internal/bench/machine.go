@@ -43,7 +43,7 @@ func describeMachine() (Machine, error) {
 	if m.CPU, err = cpuModel(); err != nil {
 		return m, err
 	}
-	m.LoadBefore, err = load()
+	m.LoadBefore, err = loadAverage()
 	return m, err
 }
 
@@ -64,8 +64,8 @@ func cpuModel() (string, error) {
 	return "unknown", nil
 }
 
-// load returns the load average over the last minute.
-func load() (float64, error) {
+// loadAverage returns the load average over the last minute.
+func loadAverage() (float64, error) {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
 		return 0, err
