@@ -182,6 +182,20 @@ func (e *Enclave) Stalled(now Time) (found Task, stalled bool) {
 	return found, stalled
 }
 
+// Wanting tells whether a task is runnable without a core.
+func (e *Enclave) Wanting() bool {
+	left := e.members
+	for t := 1; left > 0; t++ {
+		if s := &e.m.tasks[t]; s.state != absent && s.enclave == e {
+			if s.state == runnable {
+				return true
+			}
+			left--
+		}
+	}
+	return false
+}
+
 // Status returns t's status word.
 func (e *Enclave) Status(now Time, t Task) Status {
 	s := e.m.task(t)

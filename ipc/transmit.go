@@ -119,6 +119,13 @@ func (e *End) Drained() (bool, error) {
 	return p.seen == p.shown, nil
 }
 
+// Released returns a number that changes when the other side has released more of
+// what was flushed. It wraps around. Its error is Err's.
+func (e *End) Released() (uint32, error) {
+	_, err := e.Drained()
+	return e.tx.ring.seen, err
+}
+
 // DrainWait blocks until the other side has released more of it, or Wake is
 // called. Errors are TransmitWait's.
 func (e *End) DrainWait() error {

@@ -50,8 +50,10 @@ func TestTable(t *testing.T) {
 	it.Set(Hint{Class: 9})
 	require.True(t, r.Read(7, &s))
 	require.Equal(t, Said{Hint: Hint{Class: 9}}, s, "a work class that there is not says nothing")
+	s.Idle = true
 	it.Release()
 	require.False(t, r.Read(7, &s))
+	require.Zero(t, s)
 	require.ErrorIs(t, w.SetClass(2, Class{}), ErrTable)
 	_, err = w.Item(0)
 	require.ErrorIs(t, err, ErrTable)

@@ -65,17 +65,15 @@ func (r *Reader) Close() error { return release(&r.memory, &r.m, &r.fd) }
 // tries is how often an item that is being written is read.
 const tries = 8
 
-// Read returns what the program says of a thread. ok is false if that is
-// nothing, or just being written: what it said before still holds then.
+// Read reads what the program says of a thread: nothing, and ok is false, if it
+// has no item. If that is being written, s stays as it was, and ok is false.
 func (r *Reader) Read(tid int, s *Said) (ok bool) {
-	if tid <= 0 {
-		return false
-	}
 	for i := range Probes {
-		if p := r.place(uint32(tid), i); p.tid.Load() == uint32(tid) {
+		if p := r.place(uint32(tid), i); tid > 0 && p.tid.Load() == uint32(tid) {
 			return r.read(p, s)
 		}
 	}
+	*s = Said{}
 	return false
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	cs "junction/coresched"
+	"junction/coresched/hints"
 	"junction/coresched/plugin"
 )
 
@@ -38,7 +39,7 @@ var (
 	ErrClosed = errors.New("core scheduling has ended")
 )
 
-// formerKept is for how many beats without a thread leaving those that left are
+// formerKept is for how many comparisons without a thread leaving those that left are
 // remembered.
 const formerKept = 50
 
@@ -70,11 +71,18 @@ type Actuator struct {
 	closed bool
 	// +checklocks:mu
 	lost uint64 // events, as of the last resync
+	// +checklocks:mu
+	programs map[int]*program // by process number
+	// +checklocks:mu
+	tables int // of hints, in use
+
+	// +checklocks:mu
+	guard *guard
 
 	watch   *watcher
-	guard   *guard
 	helpers sync.WaitGroup
 	done    chan struct{}
+	stir    chan struct{} // there is a first thread
 }
 
 // enclave is a named enclave with its policy.
@@ -89,6 +97,12 @@ type enclave struct {
 	// events counts what happened to policies here.
 	entered, policies, crashes, handoffs uint64
 	last                                 string // why the last policy ended
+
+	reading     reading // of its policy
+	standstills uint64
+	left        uint64        // threads
+	restored    time.Duration // how long it took to restore all threads, last
+	dark        darkness      // of the last change of policy
 }
 
 // member is a thread in an enclave.
@@ -103,6 +117,11 @@ type member struct {
 	adopted bool // its scheduling is ours now, and what we made it:
 	class   uint32
 	cores   cs.CPUSet
+
+	program *program
+	said    hints.Said // by its program, as last read
+	awake   bool       // the kernel has it for one that can run
+	woke    cs.Time
 }
 
 // New starts an actuator. It takes no thread and no core yet. It needs root.
@@ -127,7 +146,8 @@ func New(o Options) (*Actuator, error) {
 	}
 	a := &Actuator{
 		opts: o, machine: m, enclaves: map[string]*enclave{}, threads: map[int]*member{}, members: map[cs.Task]*member{},
-		former: map[int]original{}, watch: w, guard: g, done: make(chan struct{}),
+		former: map[int]original{}, programs: map[int]*program{}, watch: w, guard: g, done: make(chan struct{}),
+		stir: make(chan struct{}, 1),
 	}
 	a.helpers.Go(a.heedEvents)
 	a.helpers.Go(a.watchdog)
@@ -170,7 +190,8 @@ func (a *Actuator) Close() error {
 	close(a.done)
 	errs = append(errs, a.watch.reader.Flush()) // what has happened is heeded to the end
 	a.helpers.Wait()
-	return errors.Join(append(errs, a.watch.close(), a.guard.close())...)
+	g, _ := a.now()
+	return errors.Join(append(errs, a.watch.close(), g.close())...)
 }
 
 // Create makes an enclave of cores that belong to none yet. timeout is how long
@@ -236,6 +257,8 @@ func (a *Actuator) destroy(name string) error {
 // +checklocks:a.mu
 func (a *Actuator) forget(tid int) {
 	t := a.threads[tid]
+	a.leaveProgram(t.program)
+	t.enclave.left++
 	a.watch.drop(tid)
 	delete(a.threads, tid)
 	delete(a.members, t.task)
@@ -305,6 +328,9 @@ func (a *Actuator) own(pid int) bool {
 // enter takes a thread. The guard hears of it before anything is changed.
 // +checklocks:a.mu
 func (a *Actuator) enter(n *enclave, tid int, s *stat, o original) error {
+	if err := a.needGuard(); err != nil {
+		return err
+	}
 	if err := a.guard.take(tid, s.started, &o); err != nil {
 		return fmt.Errorf("%w: the guard does not hear: %w", ErrRefused, err)
 	}
@@ -316,29 +342,25 @@ func (a *Actuator) enter(n *enclave, tid int, s *stat, o original) error {
 		canRun = again.canRun() // what happens from now on is told
 	}
 	a.watch.tell(tid, !canRun)
-	t := &member{tid: tid, started: s.started, comm: s.comm, enclave: n, original: o}
-	t.tgid = s.tgid
+	t := &member{
+		tid: tid, tgid: s.tgid, started: s.started, comm: s.comm, enclave: n, original: o,
+		program: a.programOf(s.tgid), awake: canRun, woke: clock(),
+	}
 	task, err := n.e.Enter(clock(), canRun, t.hints())
 	if err != nil {
 		a.watch.drop(tid)
+		a.leaveProgram(t.program)
 		return errors.Join(err, a.guard.tell(&note{Give: tid}))
 	}
 	t.task = task
 	a.threads[tid], a.members[task] = t, t
 	n.entered++
-	return nil
-}
-
-func (m *member) hints() cs.Hints {
-	return cs.Hints{Nice: int8(m.nice), Group: uint32(m.tgid), Class: classOf(&m.original)}
-}
-
-// classOf takes a thread for best effort that its owner has made so.
-func classOf(o *original) cs.Class {
-	if o.policy == unix.SCHED_IDLE || o.policy == unix.SCHED_BATCH {
-		return cs.BestEffort
+	a.stands(t)
+	select {
+	case a.stir <- struct{}{}:
+	default:
 	}
-	return cs.LatencyCritical
+	return nil
 }
 
 // carryOut does to threads what the machine wants. A thread that others have

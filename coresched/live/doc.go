@@ -13,6 +13,13 @@
 // which join the enclave of their maker. Threads are known by their numbers in
 // the initial PID namespace.
 //
+// Programs tell more about their threads in a table (coresched/hints).
+//
+// A policy that ends loses its enclave at once. So does one that stands still: it
+// has read no message, though there was one, for 50 ms. Of this time that counts in
+// which it slept or was stopped, or used the CPU; not that in which it wanted a core
+// and the machine had none for it. On an idle machine that shows within 80 ms.
+//
 // Whatever ends the actuator, threads get back the class, nice value and cores
 // that they had: it does so itself when it ends in order, and a guard, a process
 // that does nothing else, when it does not, or gives no sign of life.

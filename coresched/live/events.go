@@ -2,7 +2,10 @@ package live
 
 import (
 	"errors"
+	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
@@ -54,10 +57,8 @@ func (a *Actuator) heed(e *event) {
 	}
 	n, now := t.enclave, clock()
 	switch e.kind {
-	case slept:
-		_ = n.e.Block(now, t.task)
-	case woke:
-		_ = n.e.Wakeup(now, t.task)
+	case slept, woke:
+		a.wakes(t, e.kind == woke)
 	case ended:
 		_ = n.e.Die(now, t.task)
 		a.forget(e.tid)
@@ -102,56 +103,112 @@ func (a *Actuator) restore(tid int, o *original) {
 	}
 }
 
-// watchdog finds policies that let threads wait, events that were lost, and
-// tells the guard that all is well.
+// Of the beats of the watchdog.
+const (
+	compareEvery = 10                     // beats
+	slowBeat     = 100 * time.Millisecond // while no thread is in an enclave
+)
+
+// watchdog finds policies that let threads wait or stand still, events that were
+// lost, and what programs say of their threads, and tells the guard that all is
+// well.
 func (a *Actuator) watchdog() {
-	tick := time.NewTicker(beatEvery)
+	tick := time.NewTicker(slowBeat)
 	defer tick.Stop()
-	for {
+	var heeded *guard // its end was
+	for n := 0; ; n++ {
+		g, busy := a.now()
+		ended := g.ended
+		if g == heeded {
+			ended = nil
+		}
+		tick.Reset(beatOf(busy))
 		select {
 		case <-a.done:
 			return
-		case <-a.guard.ended:
-			a.opts.Logger.Error("the guard has ended; all enclaves are given up")
-			a.giveUp()
-			return
+		case <-ended:
+			heeded = g
+			a.opts.Logger.Error("the guard has ended; all policies are taken away")
+			a.giveUp("the guard has ended")
+			continue
+		case <-a.stir: // there is a first thread
 		case <-tick.C:
 		}
-		_ = a.guard.tell(&note{}) // its end shows above
-		for n, why := range a.check() {
-			a.opts.Logger.Warn("policy is taken away", "enclave", n.name, "reason", why)
-			a.helpers.Go(func() { a.endPolicy(n, why) }) // a process that stands still takes long to end
-		}
+		_ = g.tell(&note{}) // its end shows above
+		a.beat(n)
 	}
 }
 
-// giveUp releases all threads: nobody would, if the actuator ended now.
-func (a *Actuator) giveUp() {
-	a.mu.Lock()
-	all := []*enclave{}
-	for _, n := range a.enclaves {
-		all = append(all, n)
+func beatOf(busy bool) time.Duration {
+	if busy {
+		return beatEvery
 	}
+	return slowBeat
+}
+
+// now returns the guard, and whether there are threads to guard.
+func (a *Actuator) now() (g *guard, busy bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.guard, len(a.threads) > 0
+}
+
+// beat does what is to be done at the n-th beat.
+func (a *Actuator) beat(n int) {
+	a.lookForTables()
+	for n, why := range a.check(n%compareEvery == 0) {
+		a.opts.Logger.Warn("policy is taken away", "enclave", n.name, "reason", why)
+		a.end(n, why)
+	}
+}
+
+// end takes the policy of an enclave away at once, and ends it in its own time: a
+// process that stands still takes long.
+func (a *Actuator) end(n *enclave, why string) {
+	a.mu.Lock()
+	old := a.takePolicy(n, why)
+	a.mu.Unlock()
+	a.helpers.Go(old.end)
+}
+
+// giveUp takes all policies away: nobody would release the threads if the
+// actuator ended now.
+func (a *Actuator) giveUp(why string) {
+	a.mu.Lock()
+	all := slices.Collect(maps.Values(a.enclaves))
 	a.mu.Unlock()
 	for _, n := range all {
-		a.endPolicy(n, "the guard has ended")
+		a.end(n, why)
 	}
 }
 
 // check returns the enclaves whose policy has to go, and why.
-func (a *Actuator) check() map[*enclave]string {
+func (a *Actuator) check(compare bool) map[*enclave]string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if lost := a.watch.losses(); lost != a.lost {
 		a.lost = lost
 		a.resync()
 	}
-	a.ageFormer()
-	a.compare()
+	a.readHints()
+	if compare {
+		a.ageFormer()
+		a.compare()
+	}
 	bad := map[*enclave]string{}
 	for _, n := range a.enclaves {
+		if n.driver == nil {
+			continue
+		}
 		if task, stalled := n.e.Stalled(clock()); stalled {
-			bad[n] = "a thread waited for longer than the runnable timeout: " + a.members[task].comm
+			bad[n] = fmt.Sprintf("a thread waited for longer than the runnable timeout: task %d", task)
+			if m := a.members[task]; m != nil {
+				bad[n] += ", " + m.comm
+			}
+		} else if n.reading.check(time.Now(), n) {
+			n.standstills++
+			bad[n] = fmt.Sprintf("it stands still: slept or stopped for %v, used %v of CPU time, and read no message",
+				n.reading.asleep.Round(time.Millisecond), n.reading.busy.Round(time.Millisecond))
 		}
 	}
 	return bad
@@ -176,12 +233,9 @@ func (a *Actuator) resync() {
 		case err != nil || s.started != t.started || s.gone():
 			_ = t.enclave.e.Die(clock(), t.task)
 			a.forget(tid)
-		case s.canRun():
-			_ = t.enclave.e.Wakeup(clock(), t.task)
-			a.watch.tell(tid, false)
 		default:
-			_ = t.enclave.e.Block(clock(), t.task)
-			a.watch.tell(tid, true)
+			a.wakes(t, s.canRun())
+			a.watch.tell(tid, !s.canRun())
 		}
 		t.enclave.wake()
 	}

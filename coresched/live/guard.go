@@ -1,7 +1,7 @@
 package live
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,12 +18,15 @@ import (
 )
 
 // A guard is told of each thread that is taken and given back, and restores
-// those that were not given back when its input ends, or says nothing for
-// silence: the actuator has died, or stands still.
+// those that were not given back when its input ends, or the actuator, its
+// parent, stands still.
 
 const (
-	beatEvery = 100 * time.Millisecond
-	silence   = 10 * time.Second
+	// late is after what time without a word the guard begins to look.
+	late = 3 * beatEvery
+	// silence is after what time it restores, whatever the reason: a thread that
+	// waits is slow for so long at most.
+	silence = 10 * time.Second
 )
 
 // note is what a guard is told: a thread taken, one given back, or a sign of
@@ -66,6 +69,16 @@ func startGuard(cmd *exec.Cmd) (*guard, error) {
 	return g, nil
 }
 
+// gone tells whether the guard has ended.
+func (g *guard) gone() bool {
+	select {
+	case <-g.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 func (g *guard) tell(n *note) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -94,31 +107,95 @@ type taken struct {
 func Guard(in *os.File) error {
 	// Who ends all of a service's processes at once ends the actuator too.
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	threads := map[int]taken{}
-	lines := make(chan note)
-	go func() {
-		defer close(lines)
-		for s := bufio.NewScanner(in); s.Scan(); {
-			var n note
-			if json.Unmarshal(s.Bytes(), &n) == nil {
-				lines <- n
-			}
+	g := listener{fd: int(in.Fd()), threads: map[int]taken{}}
+	actuator, last := suspect{pid: os.Getppid()}, time.Now()
+	for wait := late; ; {
+		if len(g.threads) == 0 {
+			wait = -1
 		}
-	}()
-	timer := time.NewTimer(silence)
-	defer timer.Stop()
-	for {
-		select {
-		case n, ok := <-lines:
-			if !ok {
-				return restoreAll(threads)
-			}
-			heed(threads, &n)
-			timer.Reset(silence)
-		case <-timer.C:
-			return errors.Join(errors.New("no sign of life of the actuator; threads restored"), restoreAll(threads))
+		switch heard, err := g.listen(wait); {
+		case err != nil:
+			return restoreAll(g.threads, "the actuator has ended")
+		case heard:
+			actuator.clear()
+			last, wait = time.Now(), late
+			continue
+		}
+		wait = beatEvery
+		now := time.Now()
+		if why := standsStill(&actuator, now, now.Sub(last)); why != "" && !g.hears(0) {
+			return errors.Join(errors.New("no sign of life of the actuator: "+why), restoreAll(g.threads, why))
 		}
 	}
+}
+
+// listener reads what the guard is told. It is one thread that waits and reads:
+// of two the one that reads could be kept from it while the other one waits in
+// vain.
+type listener struct {
+	fd      int
+	threads map[int]taken
+	part    []byte // of a line
+}
+
+// maxNote is how long a line is at most: one that is longer is none of ours.
+const maxNote = 64 << 10
+
+// listen heeds what it is told within a time; a negative one has no end. Its
+// error says that there will be no more.
+func (l *listener) listen(wait time.Duration) (heard bool, err error) {
+	if !l.hears(wait) {
+		return false, nil
+	}
+	b := make([]byte, 4096)
+	n, err := unix.Read(l.fd, b)
+	switch {
+	case errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN):
+		return false, nil
+	case err != nil || n == 0:
+		return false, errors.Join(io.EOF, err)
+	}
+	l.part = append(l.part, b[:n]...)
+	for {
+		line, rest, ok := bytes.Cut(l.part, []byte("\n"))
+		if !ok {
+			break
+		}
+		var x note
+		if json.Unmarshal(line, &x) == nil {
+			heed(l.threads, &x)
+		}
+		l.part = append(l.part[:0], rest...)
+	}
+	if len(l.part) > maxNote {
+		l.part = nil
+	}
+	return true, nil
+}
+
+// hears tells whether there is something to read, or the end.
+func (l *listener) hears(wait time.Duration) bool {
+	p := []unix.PollFd{{Fd: int32(l.fd), Events: unix.POLLIN}}
+	ms := -1
+	if wait >= 0 {
+		ms = int(wait.Milliseconds())
+	}
+	n, _ := unix.Poll(p, ms) // a signal ends it early
+	return n > 0
+}
+
+// standsStill returns why the actuator is held to stand still, or "".
+func standsStill(actuator *suspect, now time.Time, quiet time.Duration) string {
+	actuator.look(now)
+	switch {
+	case actuator.asleep > standstill:
+		return fmt.Sprintf("it sleeps or is stopped, for %v", quiet.Round(time.Millisecond))
+	case actuator.busy > busyStandstill:
+		return fmt.Sprintf("it has used %v of CPU time since", actuator.busy.Round(time.Millisecond))
+	case quiet > silence:
+		return fmt.Sprintf("for %v", quiet.Round(time.Millisecond))
+	}
+	return ""
 }
 
 func heed(threads map[int]taken, n *note) {
@@ -132,8 +209,9 @@ func heed(threads map[int]taken, n *note) {
 	}
 }
 
-func restoreAll(threads map[int]taken) error {
+func restoreAll(threads map[int]taken, why string) error {
 	var errs []error
+	from, restored := time.Now(), 0
 	for tid, t := range threads {
 		if s, err := readStat(tid); err != nil || s.started != t.started {
 			continue // it has ended, and its number may be somebody else's
@@ -141,6 +219,10 @@ func restoreAll(threads map[int]taken) error {
 		if err := t.restore(tid); err != nil {
 			errs = append(errs, fmt.Errorf("restore thread %d: %w", tid, err))
 		}
+		restored++
+	}
+	if restored > 0 {
+		fmt.Fprintf(os.Stderr, "core scheduling's guard: %d threads restored in %v: %s\n", restored, time.Since(from), why)
 	}
 	return errors.Join(errs...)
 }

@@ -33,13 +33,21 @@ func TestMain(m *testing.M) {
 	case "guard":
 		fatal(Guard(os.Stdin))
 	case "policy":
-		p, err := policies.New(os.Args[1], nil)
+		params, err := policies.ParseParams(os.Args[2:])
+		fatal(err)
+		p, err := policies.New(os.Args[1], params)
 		fatal(err)
 		plugin.Serve(p, plugin.Options{})
 	case "worker":
 		work()
 	case "actuator":
 		fatal(actuate())
+	case "hinter":
+		fatal(giveHints())
+	case "crowd":
+		crowd()
+	case "server":
+		answer()
 	}
 }
 
@@ -110,6 +118,9 @@ func actuate() error {
 			time.Sleep(10 * time.Millisecond)
 		}
 		fmt.Println("without a policy")
+		_, err := a.SetPolicy("e", "sol", nil)
+		fatal(err)
+		fmt.Println("again")
 	}()
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return a.Close()
@@ -292,32 +303,92 @@ func TestPolicyDies(t *testing.T) {
 	eventually(t, "the successor runs threads", func() bool { return enclaveOf(t, a, "e").Handoffs > from+10 })
 }
 
-// A policy that stands still loses its enclave to the watchdog, and nothing
-// else does.
+// A policy that stands still loses its enclave to the watchdog, whatever its
+// runnable timeout, and nothing else does.
 func TestPolicyStops(t *testing.T) {
 	a, tids := newActuator(t), startWorkers(t)
 	before := originals(t, tids)
-	require.NoError(t, a.Create("e", oneCore(t), time.Second))
+	require.NoError(t, a.Create("e", oneCore(t), 0))
 	_, err := a.SetPolicy("e", "sol", nil)
 	require.NoError(t, err)
 	require.NoError(t, a.Push("e", tids))
 	pid := enclaveOf(t, a, "e").PID
 	require.NotZero(t, pid)
 	require.NoError(t, unix.Kill(pid, unix.SIGSTOP))
-	progress(t, tids)
-	// Threads that block at times are never late: keep one from it.
-	eventually(t, "the policy is taken away", func() bool {
-		a.mu.Lock()
-		a.watch.drop(tids[0])
-		_ = a.threads[tids[0]].enclave.e.Wakeup(clock(), a.threads[tids[0]].task)
-		a.mu.Unlock()
-		return !enclaveOf(t, a, "e").AgentOnline
-	})
+	from := time.Now()
+	eventually(t, "the policy is taken away", func() bool { return !enclaveOf(t, a, "e").AgentOnline })
+	s := enclaveOf(t, a, "e")
+	t.Logf("found out after %v, restored in %v µs", time.Since(from), s.RestoredUS)
+	require.EqualValues(t, 1, s.Standstills, s.LastEnd)
 	asBefore(t, tids, before)
-	require.NotZero(t, enclaveOf(t, a, "e").Stalls)
+	progress(t, tids)
+	_, err = a.SetPolicy("e", "biff", nil)
+	require.NoError(t, err)
+	handoffs := enclaveOf(t, a, "e").Handoffs
+	eventually(t, "the successor runs threads", func() bool { return enclaveOf(t, a, "e").Handoffs > handoffs+10 })
 }
 
-// The actuator is killed, or stands still: the guard restores all threads.
+// A policy that lets threads wait loses its enclave too, if it has a limit.
+func TestRunnableTimeout(t *testing.T) {
+	a, tids := newActuator(t), startWorkers(t)
+	before := originals(t, tids)
+	require.NoError(t, a.Create("e", oneCore(t), time.Second))
+	_, err := a.SetPolicy("e", "fifo-central", nil) // without slices
+	require.NoError(t, err)
+	require.NoError(t, a.Push("e", tids))
+	// Threads that block at times are never late: keep them from it.
+	a.mu.Lock()
+	for _, tid := range tids {
+		a.watch.drop(tid)
+		a.wakes(a.threads[tid], true)
+	}
+	a.carryOut()
+	a.mu.Unlock()
+	eventually(t, "the policy is taken away", func() bool { return !enclaveOf(t, a, "e").AgentOnline })
+	require.NotZero(t, enclaveOf(t, a, "e").Stalls)
+	asBefore(t, tids, before)
+}
+
+// A policy that only is slow, because the machine has no time for it, keeps its
+// enclave.
+func TestSlowPolicy(t *testing.T) {
+	a, tids := newActuator(t), startWorkers(t)
+	require.NoError(t, a.Create("e", oneCore(t), 0))
+	_, err := a.SetPolicy("e", "sol", nil)
+	require.NoError(t, err)
+	burner := exec.Command("/bin/sh", "-c", "while :; do :; done")
+	require.NoError(t, burner.Start())
+	defer func() {
+		_ = burner.Process.Kill()
+		_ = burner.Wait()
+	}()
+	core := oneCore(t)
+	set := toLinux(&core)
+	require.NoError(t, unix.SchedSetaffinity(burner.Process.Pid, &set))
+	pid := enclaveOf(t, a, "e").PID
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	require.NoError(t, err)
+	for _, e := range threads { // it has what the burner leaves: next to nothing
+		tid, err := strconv.Atoi(e.Name())
+		require.NoError(t, err)
+		require.NoError(t, unix.SchedSetaffinity(tid, &set))
+		require.NoError(t, setAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}))
+	}
+	require.NoError(t, a.Push("e", tids))
+	sent := time.Now()
+	eventually(t, "messages have come", func() bool {
+		return time.Since(sent) > time.Second && enclaveOf(t, a, "e").Messages > 100
+	})
+	s := enclaveOf(t, a, "e")
+	require.True(t, s.AgentOnline, s.LastEnd)
+	require.NoError(t, burner.Process.Kill())
+	from := enclaveOf(t, a, "e").Handoffs
+	eventually(t, "it goes on", func() bool { return enclaveOf(t, a, "e").Handoffs > from+10 })
+	require.Zero(t, enclaveOf(t, a, "e").Standstills)
+}
+
+// The actuator is killed, or stands still: the guard restores all threads. One
+// that goes on takes them again when it is told to, under another guard.
 func TestActuatorDies(t *testing.T) {
 	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGSTOP} {
 		t.Run(unix.SignalName(signal), func(t *testing.T) {
@@ -341,6 +412,10 @@ func TestActuatorDies(t *testing.T) {
 				require.NoError(t, cmd.Process.Signal(unix.SIGCONT))
 				require.True(t, out.Scan())
 				require.Equal(t, "without a policy", out.Text())
+				require.True(t, out.Scan())
+				require.Equal(t, "again", out.Text(), "with another guard")
+				eventually(t, "a thread is taken again", func() bool { return originals(t, tids[:1])[0] != before[0] })
+				require.NoError(t, cmd.Process.Kill())
 				asBefore(t, tids, before)
 			}
 		})
@@ -387,6 +462,11 @@ func TestChildren(t *testing.T) {
 	asBefore(t, []int{cmd.Process.Pid, last}, []original{before[0], before[0]})
 }
 
+func guardOf(a *Actuator) int {
+	g, _ := a.now()
+	return g.cmd.Process.Pid
+}
+
 func TestRefusals(t *testing.T) {
 	a := newActuator(t)
 	require.NoError(t, a.Create("e", oneCore(t), 0))
@@ -395,7 +475,7 @@ func TestRefusals(t *testing.T) {
 	require.ErrorIs(t, a.Push("none", []int{1}), ErrEnclave)
 	require.ErrorIs(t, a.Push("e", []int{2}), ErrRefused, "the kernel's")
 	require.ErrorIs(t, a.Push("e", []int{os.Getpid()}), ErrRefused)
-	require.ErrorIs(t, a.Push("e", []int{a.guard.cmd.Process.Pid}), ErrRefused)
+	require.ErrorIs(t, a.Push("e", []int{guardOf(a)}), ErrRefused)
 	require.ErrorIs(t, a.Push("e", []int{0}), ErrThread)
 	require.ErrorIs(t, a.Push("e", []int{1 << 30}), ErrThread)
 	require.ErrorIs(t, a.Destroy("none"), ErrEnclave)

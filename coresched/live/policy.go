@@ -10,11 +10,30 @@ import (
 	"junction/coresched/plugin"
 )
 
-var errGuard = errors.New("the guard of core scheduling has ended; without it threads might never be restored: start junctiond anew")
+// needGuard starts a guard in the place of one that has ended: of one that was
+// killed, or that restored all threads because we stood still.
+// +checklocks:a.mu
+func (a *Actuator) needGuard() error {
+	if !a.guard.gone() {
+		return nil
+	}
+	g, err := startGuard(exec.Command(a.opts.Guard[0], a.opts.Guard[1:]...))
+	if err != nil {
+		return fmt.Errorf("the guard of core scheduling has ended; without one threads might never be restored: %w", err)
+	}
+	for tid, m := range a.threads {
+		if err := g.take(tid, m.started, &m.original); err != nil {
+			return errors.Join(fmt.Errorf("a new guard does not hear: %w", err), g.close())
+		}
+	}
+	a.guard = g
+	return nil
+}
 
 // SetPolicy puts a policy in charge of an enclave, in the place of the one
 // before, if there is one. program is a policy's name, or the path of a program of
-// its own. It returns for how long the enclave was without a policy.
+// its own. It returns for how long the enclave was without a policy: until the
+// new one's first decision, if a thread waited for one.
 func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time.Duration, err error) {
 	a.mu.Lock()
 	n := a.enclaves[name]
@@ -22,11 +41,6 @@ func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time
 	a.mu.Unlock()
 	if n == nil || closed {
 		return 0, fmt.Errorf("%w: %q", ErrEnclave, name)
-	}
-	select {
-	case <-a.guard.ended:
-		return 0, errGuard
-	default:
 	}
 	said := &tail{logger: a.opts.Logger.With("enclave", name)}
 	process, err := plugin.Start(a.command(program, args), n.page, said)
@@ -36,22 +50,61 @@ func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time
 	if err != nil {
 		return 0, err
 	}
+	var old formerPolicy
+	var dark darkness
 	a.mu.Lock()
 	if a.enclaves[name] != n {
 		a.mu.Unlock()
 		process.Kill()
 		return 0, fmt.Errorf("%w: %q was destroyed meanwhile", ErrEnclave, name)
 	}
-	from := time.Now()
-	old := a.takePolicy(n, "replaced by "+process.Traits.Name)
-	err = a.givePolicy(n, process)
-	blackout = time.Since(from)
+	if err = a.needGuard(); err == nil {
+		dark = beginDarkness()
+		n.dark = dark
+		old = a.takePolicy(n, "replaced by "+process.Traits.Name)
+		err = a.givePolicy(n, process)
+	}
 	a.mu.Unlock()
-	old.end()
 	if err != nil {
 		process.Kill()
+		old.end()
+		return 0, err
 	}
-	return blackout, err
+	blackout = dark.wait()
+	old.end()
+	return blackout, nil
+}
+
+// darkness is the time that an enclave is without a policy while that is changed.
+type darkness struct {
+	from  time.Time
+	over  chan struct{}
+	ended *time.Time // before over is closed
+}
+
+// longBlackout is for how long SetPolicy waits for a policy's first decision.
+const longBlackout = time.Second
+
+func beginDarkness() darkness { return darkness{time.Now(), make(chan struct{}), new(time.Time)} }
+
+// end is for the first decision, or if there is none to make.
+func (b *darkness) end() {
+	if b.over != nil {
+		*b.ended = time.Now()
+		close(b.over)
+		b.over = nil
+	}
+}
+
+func (b *darkness) wait() time.Duration {
+	late := time.NewTimer(longBlackout)
+	defer late.Stop()
+	select {
+	case <-b.over:
+		return b.ended.Sub(b.from)
+	case <-late.C: // its reader is told elsewhere if it stands still
+		return time.Since(b.from)
+	}
 }
 
 // givePolicy puts a policy in charge of an enclave without one.
@@ -69,6 +122,9 @@ func (a *Actuator) givePolicy(n *enclave, process *plugin.Process) error {
 	a.carryOut()
 	n.process, n.driver, n.served = process, d, make(chan struct{})
 	n.policies++
+	if !n.e.Wanting() {
+		n.dark.end()
+	}
 	served := n.served
 	a.helpers.Go(func() { a.serve(n, d, served) })
 	return nil
@@ -93,6 +149,9 @@ func (a *Actuator) serve(n *enclave, d *plugin.Driver, served chan struct{}) {
 		}
 		err := d.Step(clock())
 		a.carryOut()
+		if d.Stats().Batches > 0 {
+			n.dark.end()
+		}
 		a.mu.Unlock()
 		if err == nil {
 			err = d.Wait()
@@ -133,12 +192,14 @@ func (a *Actuator) takePolicy(n *enclave, why string) (old formerPolicy) {
 	if d == nil {
 		return old
 	}
+	from := time.Now()
 	old = formerPolicy{n.process, n.served}
 	n.process, n.driver, n.last = nil, nil, why
 	if err := d.Close(clock()); err != nil {
 		a.opts.Logger.Warn("close a policy's rings", "enclave", n.name, "error", err)
 	}
 	a.carryOut()
+	n.restored = time.Since(from)
 	return old
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	cs "junction/coresched"
 )
@@ -23,10 +24,15 @@ type EnclaveStatus struct {
 	RunnableTimeoutUS int64  `json:"runnable_timeout_us"`
 	ABIVersion        int    `json:"abi_version"`
 	Entered           uint64 `json:"entered"` // threads, ever
+	Left              uint64 `json:"left"`    // or ended
 	Policies          uint64 `json:"policies"`
 	Crashes           uint64 `json:"crashes"`
 	Handoffs          uint64 `json:"handoffs"`
+	Standstills       uint64 `json:"standstills"`
 	LastEnd           string `json:"last_end,omitempty"` // of a policy
+	// RestoredUS is how long it took, when a policy was last taken away, until all
+	// threads were the host's scheduler's.
+	RestoredUS float64 `json:"restored_us,omitempty"`
 	cs.Counts
 }
 
@@ -67,7 +73,7 @@ func (n *enclave) status() EnclaveStatus {
 	s := EnclaveStatus{
 		Name: n.name, CPUs: n.e.CPUs().String(), Tasks: n.e.Tasks(), Status: "idle", AgentOnline: n.driver != nil,
 		RunnableTimeoutUS: n.timeout.Microseconds(), ABIVersion: ABIVersion,
-		Entered: n.entered, Policies: n.policies, Crashes: n.crashes, Handoffs: n.handoffs, LastEnd: n.last, Counts: n.e.Counts(),
+		Standstills: n.standstills, RestoredUS: float64(n.restored) / float64(time.Microsecond), Entered: n.entered, Left: n.left, Policies: n.policies, Crashes: n.crashes, Handoffs: n.handoffs, LastEnd: n.last, Counts: n.e.Counts(),
 	}
 	if n.driver != nil {
 		s.Status, s.Policy, s.PID = "active", n.process.Traits.Name, n.process.PID()

@@ -18,6 +18,7 @@ const (
 	kindMessages
 	kindResults
 	kindBatch
+	kindPing
 	kinds
 )
 
@@ -75,6 +76,7 @@ func parse(frame []byte) (h header, body []byte, err error) {
 		want = h.count
 	case kindBatch:
 		want = h.count * txnSize
+	case kindPing:
 	default:
 		return h, nil, fmt.Errorf("%w: kind %d", ErrFrame, h.kind)
 	}

@@ -19,6 +19,7 @@
 //	start     its end: the enclave's cores, 128 bytes, and the agents' 32-bit sequence numbers
 //	messages  messages of 64 bytes
 //	results   one byte for each transaction of the batch with this number
+//	ping      nothing; it is read like any other, which shows that the policy does read
 //	batch     transactions of 16 bytes, by the policy
 //
 // A policy has one batch in flight at most. Messages that come before its

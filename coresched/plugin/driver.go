@@ -29,6 +29,8 @@ type Driver struct {
 	owed     int    // bytes of answer that are to be sent
 	parts    [1][]byte
 	full     bool // something found no room
+	sent     uint32
+	ping     [headerSize]byte
 	stats    Stats
 }
 
@@ -138,9 +140,41 @@ func (d *Driver) commit(now cs.Time, frame []byte) error {
 	return nil
 }
 
+// Progress tells how far the policy has read what it was sent: read is a number
+// that changes when it has read more, all says that it has read all. To be called
+// by who has the Machine.
+func (d *Driver) Progress() (read uint64, all bool, err error) {
+	if d.full { // then Wait has the ring, and nothing is sent before more is read
+		return 1<<32 | uint64(d.sent), false, nil
+	}
+	if all, err = d.end.Drained(); err != nil {
+		return 0, false, err
+	}
+	released, err := d.end.Released()
+	return uint64(released), all, err
+}
+
+// Ping gives the policy something to read, unless there is plenty. To be called
+// by who has the Machine.
+func (d *Driver) Ping() error {
+	if d.full {
+		return nil
+	}
+	h := header{kind: kindPing}
+	h.put(d.ping[:])
+	if err := d.transmit(d.ping[:]); err != nil && !errors.Is(err, ipc.ErrFull) {
+		return err
+	}
+	return d.end.Flush()
+}
+
 func (d *Driver) transmit(b []byte) error {
 	d.parts[0] = b
-	return d.end.Transmit(nil, d.parts[:])
+	err := d.end.Transmit(nil, d.parts[:])
+	if err == nil {
+		d.sent++
+	}
+	return err
 }
 
 // send sends messages as long as there is room.

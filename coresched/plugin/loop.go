@@ -129,6 +129,7 @@ func (l *Loop) take(frame []byte) error {
 		l.heed(&pending{kind: kindStart, start: s})
 	case kindResults:
 		return l.settle(&h, body)
+	case kindPing:
 	default:
 		return fmt.Errorf("%w: kind %d from an actuator", ErrFrame, h.kind)
 	}

@@ -315,3 +315,72 @@ func BenchmarkRings(b *testing.B) {
 	require.NoError(b, d.Close(0))
 	require.NoError(b, instance.Close())
 }
+
+// A policy that reads makes progress, one that does not makes none, pinged or not.
+func TestProgress(t *testing.T) {
+	m, err := cs.NewMachine(1)
+	require.NoError(t, err)
+	e, err := m.NewEnclave(cs.FirstCPUs(1), cs.EnclaveOptions{})
+	require.NoError(t, err)
+	server, instance := newPair(t)
+	policy, err := policies.New("sol", nil)
+	require.NoError(t, err)
+	d, err := NewDriver(0, e, server, policy.Traits())
+	require.NoError(t, err)
+	progress := func() (uint64, bool) {
+		read, all, err := d.Progress()
+		require.NoError(t, err)
+		return read, all
+	}
+	first, all := progress()
+	require.True(t, all, "nothing was sent")
+	require.NoError(t, d.Step(0))
+	for range 3 {
+		require.NoError(t, d.Ping())
+		read, all := progress()
+		require.False(t, all)
+		require.Equal(t, first, read)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- NewLoop(policy, instance, e, clock, 0).Run() }()
+	require.Eventually(t, func() bool {
+		read, all := progress()
+		return all && read != first
+	}, time.Minute, time.Millisecond, "a loop passes over pings")
+	require.NoError(t, d.Close(0))
+	<-ended
+	require.NoError(t, instance.Close())
+	_, _, err = d.Progress()
+	require.Error(t, err)
+	require.Error(t, d.Ping())
+}
+
+// While the ring is full nothing that is sent looks like progress.
+func TestProgressFull(t *testing.T) {
+	m, err := cs.NewMachine(1)
+	require.NoError(t, err)
+	e, err := m.NewEnclave(cs.FirstCPUs(1), cs.EnclaveOptions{QueueLen: 1 << 16})
+	require.NoError(t, err)
+	server, instance := newPair(t)
+	d, err := NewDriver(0, e, server, cs.Traits{Name: "none"})
+	require.NoError(t, err)
+	require.NoError(t, d.Step(0))
+	task, err := e.Enter(0, true, cs.Hints{})
+	require.NoError(t, err)
+	for i := 0; !d.full; i++ {
+		require.Less(t, i, 1<<16)
+		require.NoError(t, e.Block(0, task))
+		require.NoError(t, e.Wakeup(0, task))
+		require.NoError(t, d.Step(0))
+	}
+	before, all, err := d.Progress()
+	require.NoError(t, err)
+	require.False(t, all)
+	require.NoError(t, d.Ping())
+	require.NoError(t, d.Step(0))
+	after, _, err := d.Progress()
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+	require.NoError(t, d.Close(0))
+	require.NoError(t, instance.Close())
+}
