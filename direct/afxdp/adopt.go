@@ -45,8 +45,9 @@ type AdoptOptions struct {
 // eventfd and an epoll set.
 //
 // What waits in the receive rings is received, what its user before published
-// is sent, and chunks that it had in hand are found again; only what it had
-// taken and not passed on is lost. Closing the device gives the files up, not
+// is sent, and chunks that it had in hand are found again. What it had received
+// and not released, a batch at most, is received once more: that user may have
+// passed it on. Closing the device gives the files up, not
 // the queues. Errors: ErrGeometry, or the system's.
 func Adopt(e Export, files []int, o AdoptOptions) (_ *Device, err error) {
 	pairs, err := pairUp(&e, files)

@@ -71,6 +71,7 @@ func (q *Queue) Wait() error {
 	if err := q.dev.watch.Err(); err != nil {
 		return err
 	}
+	q.r.ring.consumed() // also what was no frame, and so nobody releases
 	q.syscalls.Add(1)
 	return q.life.WaitFrames(&q.rxPoll, q.fd, q.dev.watch, q.checks, q.dev.queues)
 }

@@ -67,7 +67,6 @@ func (r *receiver) receive(batch [][]byte) (n int) {
 			invalid++
 		}
 	}
-	r.ring.consumed()
 	r.packets.Add(uint64(n))
 	r.bytes.Add(bytes)
 	if invalid != 0 {
@@ -164,7 +163,11 @@ func (r *receiver) finish(frame []byte) []byte {
 }
 
 // release is Queue.Release. It returns true if the driver wants to be woken.
+// Only now the receive ring's entries are given up: until then what was received
+// is in the ring for whoever takes the queue up after us. Before the chunks, lest
+// one be in both rings.
 func (r *receiver) release() (wake bool) {
+	r.ring.consumed()
 	if len(r.pending) == 0 {
 		return false
 	}

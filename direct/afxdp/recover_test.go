@@ -19,16 +19,16 @@ func successor(r *receiver) *receiver {
 }
 
 // TestRecoverReceiver: users come and go at any moment while the kernel is in
-// the middle of anything; no frame that the kernel has published and the user had
-// not taken is lost, no chunk is ever the kernel's twice, and none is lost.
+// the middle of anything; no frame that the kernel has published and no user has
+// released is lost, no chunk is ever the kernel's twice, and none is lost.
 func TestRecoverReceiver(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := fakeReceiver(false)
 		fill := r.fill // the kernel's view: fill.own is what it has taken
 		fill.own, fill.peer = atomic.LoadUint32(r.fill.consumer), atomic.LoadUint32(r.fill.consumer)
 		producer := *r.ring.producer
-		var taken []uint64 // chunks taken, not published
-		var expected []byte
+		var taken []uint64            // chunks taken, not published
+		var expected, received []byte // of those published, what is to come, and what is not released
 		next := byte(0)
 		take := func() bool {
 			if fill.waiting(1) == 0 {
@@ -60,7 +60,7 @@ func TestRecoverReceiver(t *testing.T) {
 			got := r.receive(batch[:most])
 			for _, f := range batch[:got] {
 				require.Equal(t, expected[0], f[len(f)-1])
-				expected = expected[1:]
+				expected, received = expected[1:], append(received, expected[0])
 			}
 		}
 		t.Repeat(map[string]func(*rapid.T){
@@ -68,10 +68,11 @@ func TestRecoverReceiver(t *testing.T) {
 			"refresh": func(*rapid.T) { fill.consumed() }, // it does so when it runs short
 			"publish": func(*rapid.T) { publish() },
 			"receive": func(t *rapid.T) { receive(rapid.IntRange(1, 20).Draw(t, "most")) },
-			"release": func(*rapid.T) { r.release() },
+			"release": func(*rapid.T) { r.release(); received = nil },
 			"end": func(t *rapid.T) {
 				r = successor(r)
 				require.NoError(t, r.recover())
+				expected, received = append(received, expected...), nil
 				if rapid.Bool().Draw(t, "release") {
 					r.release()
 				}

@@ -21,7 +21,6 @@ type child struct {
 	cmd      *exec.Cmd
 	arrived  chan struct{} // closed when it has connected
 	promoted chan struct{} // closed when it is to serve
-	ready    chan struct{} // closed when it serves
 	ended    chan struct{} // closed when it has ended; how is valid then
 	how      string
 }
@@ -30,7 +29,7 @@ type child struct {
 func startChild(program []string, socket string) (*child, error) {
 	c := &child{
 		program: program, cmd: exec.Command(program[0], append(slices.Clone(program[1:]), "--monitor", socket)...),
-		arrived: make(chan struct{}), promoted: make(chan struct{}), ready: make(chan struct{}), ended: make(chan struct{}),
+		arrived: make(chan struct{}), promoted: make(chan struct{}), ended: make(chan struct{}),
 	}
 	c.cmd.Stdout, c.cmd.Stderr = os.Stderr, os.Stderr
 	if err := c.cmd.Start(); err != nil {
@@ -61,31 +60,46 @@ func (c *child) usable(program []string) bool {
 	}
 }
 
-// next promotes the spare, or a process that it starts.
-func (s *supervisor) next() (*child, error) {
+// next promotes the spare, or a process that it starts. fresh tells which.
+func (s *supervisor) next() (c *child, fresh bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.spare
+	c = s.spare
 	s.spare = nil
 	if c != nil && !c.usable(s.program) {
 		c.terminate()
 		c = nil
 	}
-	if c == nil {
-		var err error
+	if fresh = c == nil; fresh {
 		if c, err = startChild(s.program, s.m.opts.Socket); err != nil {
-			return nil, err
+			return nil, fresh, err
 		}
 	}
 	s.proc, s.wasReady, s.serving = c.process, false, c
 	close(c.promoted)
-	return c, nil
+	return c, fresh, nil
 }
+
+// errEnds: the monitor ends and starts nothing any more.
+var errEnds = errors.New("the monitor ends")
 
 // makeSpare starts a spare, unless there is one, of the present program.
 func (s *supervisor) makeSpare() (*child, error) {
+	c, err := s.newSpare()
+	if err == nil {
+		s.m.mu.Lock() // the spare must be known to a successor before it may serve
+		s.m.save()
+		s.m.mu.Unlock()
+	}
+	return c, err
+}
+
+func (s *supervisor) newSpare() (*child, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ends {
+		return nil, errEnds
+	}
 	if s.spare != nil && s.spare.usable(s.program) {
 		return s.spare, nil
 	}
@@ -118,11 +132,11 @@ func (s *supervisor) tryProgram(ctx context.Context) error {
 	}
 }
 
-// dropSpare ends the spare.
+// dropSpare ends the spare, for good.
 func (s *supervisor) dropSpare() {
 	s.mu.Lock()
 	c := s.spare
-	s.spare = nil
+	s.spare, s.ends = nil, true
 	s.mu.Unlock()
 	if c == nil {
 		return
@@ -174,20 +188,22 @@ func (s *supervisor) awaitTurn(ctx context.Context, pid int32) error {
 
 // runOnce has a server serve and waits for its end.
 func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
-	c, err := s.next()
+	c, fresh, err := s.next()
 	if err != nil {
 		return "", err
 	}
-	s.m.mu.Lock()
-	s.m.save()
-	s.m.mu.Unlock()
+	if fresh { // a spare has been saved before
+		s.m.mu.Lock()
+		s.m.save()
+		s.m.mu.Unlock()
+	}
 	stop := context.AfterFunc(ctx, c.terminate)
 	late := time.AfterFunc(readyTime, func() {
 		if s.current() == nil {
 			s.kill("it has not become ready")
 		}
 	})
-	s.attend(ctx, c)
+	<-c.ended
 	late.Stop()
 	stop()
 	s.fail(c.how)
@@ -199,17 +215,15 @@ func (s *supervisor) runOnce(ctx context.Context) (how string, err error) {
 	return c.how, nil
 }
 
-// attend waits for the end of a server, and makes its spare when it serves.
-func (s *supervisor) attend(ctx context.Context, c *child) {
+// provide makes the spare of a server when that has taken up all its work: to
+// start a process takes processor time that an outage would last longer by.
+func (s *supervisor) provide(ctx context.Context, x *session) {
 	select {
-	case <-c.ended:
+	case <-x.settled:
+	case <-ctx.Done():
 		return
-	case <-c.ready:
 	}
-	if ctx.Err() == nil {
-		if _, err := s.makeSpare(); err != nil {
-			s.m.opts.Logger.Warn("no spare", "error", err) // the next one will be started when it is needed
-		}
+	if _, err := s.makeSpare(); err != nil && !errors.Is(err, errEnds) {
+		s.m.opts.Logger.Warn("no spare", "error", err) // the next one will be started when it is needed
 	}
-	<-c.ended
 }

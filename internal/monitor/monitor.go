@@ -90,7 +90,7 @@ func (m *Monitor) run(ctx context.Context, l *control.Listener, before state) (e
 	var helpers sync.WaitGroup
 	defer helpers.Wait()
 	defer stop()
-	helpers.Go(func() { m.server.supervise(ctx, before.Server) })
+	helpers.Go(func() { m.server.supervise(ctx, before.Server, before.Spare) })
 	failed := make(chan error, 2)
 	help := func(f func() error) {
 		helpers.Go(func() {

@@ -16,15 +16,19 @@ import (
 	"junction/portmap"
 )
 
-// restart replaces the network server and waits for the next one.
+// restart replaces the network server, once there is a spare, and waits for the
+// next one.
 func (m *Monitor) restart(ctx context.Context) (ServerStatus, error) {
 	x := m.server.current()
 	if x == nil {
 		return ServerStatus{}, errNoServer
 	}
-	m.server.kill("asked to restart it")
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
+	if err := m.server.tryProgram(ctx); err != nil {
+		return ServerStatus{}, fmt.Errorf("restart the network server: %w; the present one goes on", err)
+	}
+	m.server.replace("asked to restart it")
 	if err := m.server.awaitOther(ctx, x); err != nil {
 		return ServerStatus{}, errors.Join(errNoServer, err)
 	}
@@ -64,7 +68,7 @@ func (m *Monitor) upgraded(ctx context.Context) (status ServerStatus, killed boo
 	}
 	failures := m.server.failures()
 	x := m.server.current()
-	m.server.kill("asked to upgrade it")
+	m.server.replace("asked to upgrade it")
 	ready := make(chan error, 1)
 	go func() { ready <- m.server.awaitOther(ctx, x) }()
 	select {

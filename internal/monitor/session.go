@@ -25,6 +25,9 @@ type session struct {
 	conn *control.Conn
 	over chan struct{} // closed when it is not the current session any more
 
+	settled chan struct{} // closed when the server has taken all that there was from the beginning
+	settle  sync.Once
+
 	mu sync.Mutex
 	// +checklocks:mu
 	queue []order
@@ -54,7 +57,7 @@ func (s *supervisor) serve(ctx context.Context, c *control.Conn) error {
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	x := &session{conn: c, more: make(chan struct{}, 1), alive: time.Now(), over: make(chan struct{})}
+	x := &session{conn: c, more: make(chan struct{}, 1), alive: time.Now(), over: make(chan struct{}), settled: make(chan struct{})}
 	ready, had, err := s.introduce(ctx, x)
 	if err != nil {
 		return err
@@ -68,6 +71,7 @@ func (s *supervisor) serve(ctx context.Context, c *control.Conn) error {
 	defer stop()
 	senders.Go(func() { x.send(ctx) })
 	senders.Go(func() { s.watch(ctx, x) })
+	senders.Go(func() { s.provide(ctx, x) })
 	return s.receive(ctx, x)
 }
 
@@ -153,7 +157,11 @@ func (m *Monitor) adopt(x *session, ready wire.Ready, had []uint32) {
 		m.server.attach(i)
 	}
 	x.order(order{kind: wire.TypeBegin, value: wire.Begin{}})
+	x.order(order{kind: wire.TypePing, id: settling, value: wire.Ping{}})
 }
+
+// settling is the number of the ping that follows the orders of the beginning.
+const settling = 1
 
 // awaited tells whether an instance may still come back.
 //
@@ -301,6 +309,9 @@ func (s *supervisor) heard(x *session, env *control.Envelope) error {
 			return err
 		}
 		x.pong(p)
+		if env.ID == settling {
+			x.settle.Do(func() { close(x.settled) })
+		}
 		return nil
 	case wire.TypeBroken:
 		var b wire.Broken

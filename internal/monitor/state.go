@@ -24,6 +24,7 @@ type state struct {
 	Shared    []netip.Prefix `json:"shared"`
 	Last      uint32         `json:"last"`
 	Server    process        `json:"server"`
+	Spare     process        `json:"spare"` // it may have become the server
 	Instances []record       `json:"instances"`
 }
 
@@ -84,7 +85,8 @@ func (m *Monitor) save() {
 	if !m.opened {
 		return // what the predecessor left still holds
 	}
-	s := state{Schema: stateSchema, Shared: m.opts.Shared, Last: uint32(m.last), Server: m.server.process()}
+	s := state{Schema: stateSchema, Shared: m.opts.Shared, Last: uint32(m.last)}
+	s.Server, s.Spare = m.server.processes()
 	for _, i := range m.instances {
 		s.Instances = append(s.Instances, record{uint32(i.id), i.name, i.peer, i.shared, i.prefixes, i.mask, i.rate, i.weight, i.since})
 	}

@@ -22,9 +22,13 @@ type supervisor struct {
 	// +checklocks:mu
 	wasReady bool // the present server
 	// +checklocks:mu
+	ordered bool // its end
+	// +checklocks:mu
 	serving *child // the last server that this monitor started
 	// +checklocks:mu
 	spare *child
+	// +checklocks:mu
+	ends bool // there will be no spare any more
 
 	// +checklocks:mu
 	program []string // the server's command line
@@ -74,23 +78,18 @@ func (s *supervisor) bring(uplink *direct.Export, files []int) {
 	}
 }
 
-// Back-off: a server that lived so long is replaced at once; each that did not
-// doubles the time before the next, up to a limit, without end.
-const (
-	livedWell    = 100 * time.Millisecond
-	firstBackoff = 10 * time.Millisecond
-	mostBackoff  = 2 * time.Second
-	// readyTime is how long a server has to become ready.
-	readyTime = 10 * time.Second
-)
+// readyTime is how long a server has to become ready.
+const readyTime = 10 * time.Second
 
 // supervise runs servers until ctx is done: first the one that another monitor
-// left, if it still runs.
-func (s *supervisor) supervise(ctx context.Context, before process) {
-	s.adopted(ctx, before)
-	close(s.adoptedEnded)
+// left, if it still runs, which may have been that one's spare.
+func (s *supervisor) supervise(ctx context.Context, before ...process) {
 	defer s.dropSpare()
-	var backoff time.Duration
+	for _, p := range before {
+		s.adopted(ctx, p)
+	}
+	close(s.adoptedEnded)
+	backoff := newBackoff()
 	for first := true; ctx.Err() == nil; first = false {
 		if !first {
 			s.mu.Lock()
@@ -105,19 +104,21 @@ func (s *supervisor) supervise(ctx context.Context, before process) {
 		if err != nil {
 			how = err.Error()
 		}
-		s.m.opts.Logger.Error("the network server ended; starting another", "how", how, "lived", time.Since(begun), "backoff", backoff)
+		lived, wait := time.Since(begun), time.Duration(0)
+		if !s.wasOrdered() {
+			wait = backoff.after(lived)
+		}
+		s.m.opts.Logger.Error("the network server ended; starting another", "how", how, "lived", lived, "backoff", wait)
 		s.mu.Lock()
 		s.history.LastEnd = how
 		s.mu.Unlock()
-		if time.Since(begun) >= livedWell {
-			backoff = 0
+		if wait == 0 {
 			continue
 		}
 		select {
-		case <-time.After(backoff):
+		case <-time.After(wait):
 		case <-ctx.Done():
 		}
-		backoff = min(max(2*backoff, firstBackoff), mostBackoff)
 	}
 }
 
@@ -171,10 +172,14 @@ func (s *supervisor) setProcess(p process) {
 	s.mu.Unlock()
 }
 
-func (s *supervisor) process() process {
+// processes returns the server and its spare, as far as there are any.
+func (s *supervisor) processes() (server, spare process) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.proc
+	if s.spare != nil {
+		spare = s.spare.process
+	}
+	return s.proc, spare
 }
 
 // hadBeenReady tells whether the present server has been ready.
@@ -208,6 +213,23 @@ func (s *supervisor) kill(why string) {
 	if startOf(s.proc.PID) == s.proc.Start {
 		_ = unix.Kill(s.proc.PID, unix.SIGKILL)
 	}
+}
+
+// replace ends the server for the spare to take its place.
+func (s *supervisor) replace(why string) {
+	s.mu.Lock()
+	s.ordered = true
+	s.mu.Unlock()
+	s.kill(why)
+}
+
+// wasOrdered tells whether the server that has ended was told to.
+func (s *supervisor) wasOrdered() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.ordered
+	s.ordered = false
+	return was
 }
 
 // isServer tells whether pid is that of the server that was started, or its spare's.
@@ -270,13 +292,6 @@ func (s *supervisor) found(x *session, r wire.Ready) {
 		close(s.readiness)
 	}
 	s.session, s.link, s.wasReady = x, r, true
-	if c := s.serving; c != nil && c.PID == int(x.conn.Peer().PID) {
-		select {
-		case <-c.ready:
-		default:
-			close(c.ready)
-		}
-	}
 	if !s.ended.IsZero() {
 		s.history.LastOutage = time.Since(s.ended)
 	}
