@@ -19,7 +19,7 @@ GOTEST   := $(GO) tool gotestsum --format testname --rerun-fails=$(RERUN) --reru
 # Static binaries and tests of them; the race detector alone needs cgo.
 export CGO_ENABLED := 0
 
-.PHONY: all deps build run test race e2e stress stress-ring fuzz bench sched lint man clean
+.PHONY: all deps build run test race e2e stress stress-ring stress-switch fuzz bench sched lint man clean
 
 all: build
 
@@ -49,6 +49,9 @@ stress: deps ## the engines under stress for STRESS
 
 stress-ring: ## RING messages through rings whose sides sleep and wake at random: none is lost
 	JUNCTION_RING_MESSAGES=$(or $(RING),1000000000) $(GO) test -timeout 3h -v -run 'TestNoLostWakeUp$$' ./ipc
+
+stress-switch: deps ## an instance switched SWITCHES times each way under each load
+	JUNCTION_E2E_SWITCHES=$(or $(SWITCHES),1000) $(GO) test -timeout 6h -v -run 'TestSwitch' ./test/e2e
 
 fuzz: ## each fuzz target for FUZZTIME
 	./scripts/fuzz.sh $(or $(FUZZTIME),30s)

@@ -43,6 +43,8 @@ type Endpoint struct {
 
 	// egress is where packets leave; nil while they are held (see Move).
 	egress atomic.Pointer[Path]
+	turn   atomic.Pointer[turn] // nil but while Move looks for a moment to turn in
+	look   time.Duration        // how long it does
 	held   hold
 	merger atomic.Pointer[merger] // nil but during an exchange
 
@@ -87,7 +89,7 @@ func New(opts Options) (*Endpoint, error) {
 	if opts.Batch == 0 {
 		opts.Batch = defaultBatch
 	}
-	e := &Endpoint{opts: opts}
+	e := &Endpoint{opts: opts, look: turnTime}
 	addr := tcpip.LinkAddress(opts.Backend.MAC)
 	e.addr.Store(&addr)
 	e.mtu.Store(uint32(opts.Backend.MTU))

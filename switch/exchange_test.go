@@ -315,6 +315,56 @@ func (s *stuck) Wake() {
 	}
 }
 
+// sluggish is a queue that has sent what it has when it is told so.
+type sluggish struct {
+	*queuetest.Queue
+	sent atomic.Bool
+}
+
+func (s *sluggish) Drained() (bool, error) { return s.sent.Load(), nil }
+
+// A path that is empty at times is left at such a moment, and no packet is held.
+func TestMoveTakesItsTurn(t *testing.T) {
+	b, oldWire := backend(false)
+	defer oldWire.Close()
+	old := &sluggish{Queue: b.Queues[0].(*queuetest.Queue)}
+	b.Queues = []Queue{old}
+	ep, err := New(Options{Backend: b})
+	require.NoError(t, err)
+	attach(t, ep, ourIP)
+	ep.look = time.Minute
+	b, wire := backend(false)
+	defer wire.Close()
+	p, err := ep.Add(b)
+	require.NoError(t, err)
+	moved := make(chan Moved, 1)
+	go func() {
+		m, err := ep.Move(t.Context(), p, false)
+		if err != nil {
+			t.Error(err)
+		}
+		moved <- m
+	}()
+	require.Eventually(t, func() bool { return ep.turn.Load() != nil }, time.Minute, time.Millisecond)
+	pkt := outgoing(ep, stack.GSO{}, []byte{1})
+	defer pkt.DecRef()
+	require.Nil(t, ep.QDisc().WritePacket(pkt))
+	require.Equal(t, ep.First(), ep.Egress(), "it has not sent all")
+	old.sent.Store(true)
+	require.Nil(t, ep.QDisc().WritePacket(pkt))
+	require.Equal(t, Moved{}, <-moved)
+	require.Equal(t, p, ep.Egress())
+	sent := func(w *queuetest.Queue) int {
+		batch := make([][]byte, 8)
+		n, err := w.Receive(batch)
+		require.NoError(t, err)
+		return n
+	}
+	require.Equal(t, 1, sent(oldWire))
+	require.Equal(t, 1, sent(wire))
+	requireConserved(t, ep.Stats())
+}
+
 // An old path that does not send what it has keeps its place, and packets that
 // were held meanwhile leave by it.
 func TestMoveFromStuckPath(t *testing.T) {

@@ -56,8 +56,6 @@ func (h *hold) give(e *Endpoint, p *Path) int {
 	}
 	clear(h.pkts)
 	h.pkts = h.pkts[:0]
-	p.leave(false)
-	e.first.leave(false) // for what p does not take
 	e.egress.Store(p)
 	return n
 }

@@ -42,9 +42,10 @@ const stampBits = 24
 var ErrMerging = errors.New("an exchange is under way")
 
 // Merge makes frames that come by old and by another path be delivered in the
-// order of their stamps, a frame being waited for no longer than hold. Call it
-// before frames are stamped with tag; frames with another tag are left from an
-// exchange before, and delivered at once. Errors: ErrNotAttached, ErrMerging.
+// order of their stamps. A frame is waited for while its path brings others and
+// for hold beyond, no longer than patience times hold. Call it before frames are
+// stamped with tag; frames with another tag are left from an exchange before, and
+// delivered at once. Errors: ErrNotAttached, ErrMerging.
 func (e *Endpoint) Merge(old, next *Path, tag uint8, hold time.Duration) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

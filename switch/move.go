@@ -29,10 +29,16 @@ type Moved struct {
 	Packets int
 }
 
-// Move makes packets leave by another path. Until the old one has sent all
-// that it has, further packets are held, so that none overtakes another. If ctx
-// ends before, they go on leaving by the old path; with force they leave by the
-// new one even then. An old path that is broken has nothing more to wait for.
+// turnTime is how long Move looks for a moment to turn in without holding
+// packets. They flow all the time.
+const turnTime = 50 * time.Millisecond
+
+// Move makes packets leave by another path, so that none overtakes another: at
+// a moment when the old one has sent all that it had, and if there is none for a
+// while, it makes one: further packets are held until the old path has sent what
+// it has. If ctx ends before, they go on leaving by the old path; with force they
+// leave by the new one even then. An old path that is broken has nothing more to
+// wait for.
 func (e *Endpoint) Move(ctx context.Context, to *Path, force bool) (m Moved, err error) {
 	e.moving.Lock()
 	defer e.moving.Unlock()
@@ -40,9 +46,13 @@ func (e *Endpoint) Move(ctx context.Context, to *Path, force bool) (m Moved, err
 	if from == to {
 		return m, nil
 	}
+	if !force && e.awaitTurn(ctx, from, to) {
+		return m, nil
+	}
 	begun := time.Now()
 	e.egress.Store(nil)
-	from.leave(true)
+	from.settle()
+	e.first.settle() // for what from does not take
 	err = from.drain(ctx)
 	if force {
 		err = nil

@@ -60,9 +60,6 @@ func (e *Endpoint) Add(b Backend) (*Path, error) {
 		return nil, fmt.Errorf("%w: MAC %v and MTU %d, needed are %v and %d", ErrMismatch, b.MAC, b.MTU, first.MAC, first.MTU)
 	}
 	p := newPath(e, b)
-	for _, q := range p.queues {
-		q.left = true // until Move
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopped.Load() {
@@ -157,16 +154,17 @@ func (p *Path) takes(hdr *[VnetHdrLen]byte, size int) bool {
 	return hdr[1] == vnetGSONone || p.gso && size <= p.backend.GSOMax+ethernetLen
 }
 
-// leave makes packets go elsewhere from now on, or come back.
-func (p *Path) leave(left bool) {
+// settle returns when all who have found that packets leave by p have sent
+// theirs; later ones look again.
+func (p *Path) settle() {
 	for _, q := range p.queues {
 		q.txMu.Lock()
-		q.left = left
+		//lint:ignore SA2001 who had the lock is what we wait for
 		q.txMu.Unlock()
 	}
 }
 
-// send sends a packet whatever leave says, for packets that were held.
+// send sends a packet that was held, wherever others leave.
 func (p *Path) send(pkt *stack.PacketBuffer) {
 	q := p.route(pkt)
 	q.txMu.Lock()

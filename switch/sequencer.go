@@ -8,7 +8,8 @@ import "time"
 //
 // Each path delivers in order. A frame that is missing is therefore lost, or of
 // an order of its own (another queue of the NIC), once both paths have
-// delivered later ones; that is waited for, and no longer than hold.
+// delivered later ones. That is waited for as long as a path that may bring it
+// brings others, and for hold beyond; patience times hold at most.
 type sequencer struct {
 	hold  time.Duration
 	next  uint32 // all before it are delivered or given up
@@ -28,6 +29,9 @@ type sequencer struct {
 // window is how many frames may be held; a power of two.
 const window = 4096
 
+// patience is how many times hold a frame may be held at most.
+const patience = 5
+
 // slot is a frame that is held.
 type slot struct {
 	here  bool
@@ -38,7 +42,8 @@ type slot struct {
 
 // lane is a path.
 type lane struct {
-	next  uint32 // one more than the last stamp it brought
+	next  uint32        // one more than the last stamp it brought
+	last  time.Duration // when that was
 	begun bool
 	ended bool // it brings none any more
 }
@@ -64,7 +69,7 @@ type Merged struct {
 // frame is a duplicate.
 func (s *sequencer) add(by uint8, stamp uint32, frame []byte, now time.Duration, deliver func(lane uint8, frame []byte)) bool {
 	s.begin()
-	s.note(by, stamp)
+	s.note(by, stamp, now)
 	s.open = s.open || by == oldLane
 	ahead := int32(stamp - s.next)
 	if ahead < 0 {
@@ -111,9 +116,10 @@ func (s *sequencer) extend(stamp uint32) uint32 {
 const firstStamp = 1
 
 // note counts a stamp.
-func (s *sequencer) note(by uint8, stamp uint32) {
+func (s *sequencer) note(by uint8, stamp uint32, now time.Duration) {
 	s.figures.Stamped++
 	l := &s.lanes[by]
+	l.last = now
 	if !l.begun || int32(stamp-l.next) >= 0 {
 		l.begun, l.next = true, stamp+1
 	}
@@ -181,12 +187,28 @@ func (s *sequencer) advance(now time.Duration, deliver func(uint8, []byte)) {
 // that goes on has delivered later ones.
 func (s *sequencer) known() bool {
 	for i := range s.lanes {
-		l := &s.lanes[i]
-		if !l.ended && (!l.begun || int32(l.next-s.next) <= 0) {
+		if s.lanes[i].mayBring(s.next) {
 			return false
 		}
 	}
 	return true
+}
+
+// mayBring tells whether a stamp may still come by the lane.
+func (l *lane) mayBring(stamp uint32) bool {
+	return !l.ended && (!l.begun || int32(l.next-stamp) <= 0)
+}
+
+// limit returns until when a frame that has been held since then waits for the
+// next one.
+func (s *sequencer) limit(since time.Duration) time.Duration {
+	from := since
+	for i := range s.lanes {
+		if l := &s.lanes[i]; l.begun && l.mayBring(s.next) {
+			from = max(from, l.last)
+		}
+	}
+	return min(from+s.hold, since+patience*s.hold)
 }
 
 // start notes that all that comes by the old lane is stamped.
@@ -209,8 +231,8 @@ func (s *sequencer) end(by uint8, now time.Duration, deliver func(uint8, []byte)
 func (s *sequencer) expire(now time.Duration, deliver func(uint8, []byte)) time.Duration {
 	for s.held > 0 {
 		stamp, since := s.eldest()
-		if now-since < s.hold {
-			return since + s.hold
+		if limit := s.limit(since); now < limit {
+			return limit
 		}
 		s.open = true
 		for int32(stamp-s.next) >= 0 {

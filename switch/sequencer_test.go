@@ -80,7 +80,7 @@ func TestSequencer(t *testing.T) {
 				deadline = now + hold
 			}
 			for i := range s.slots {
-				if s.slots[i].here && now-s.slots[i].since > hold+hold {
+				if s.slots[i].here && now-s.slots[i].since > (patience+1)*hold {
 					t.Fatalf("held for %v", now-s.slots[i].since)
 				}
 			}
@@ -108,6 +108,36 @@ func TestSequencer(t *testing.T) {
 		}
 		require.EqualValues(t, len(a.lost)-trailing, s.figures.Lost)
 	})
+}
+
+// A frame is waited for as long as its path brings others, but not for ever.
+func TestSequencerPatience(t *testing.T) {
+	s := &sequencer{hold: 10}
+	var got []uint32
+	deliver := func(_ uint8, f []byte) { got = append(got, binary.BigEndian.Uint32(f)) }
+	add := func(lane uint8, stamp uint32, now time.Duration) {
+		require.True(t, s.add(lane, stamp, binary.BigEndian.AppendUint32(nil, stamp), now, deliver))
+	}
+	add(oldLane, 1, 0)
+	add(newLane, 100, 1)
+	for n := range uint32(4) {
+		now := time.Duration(n+1) * 8
+		add(oldLane, 2+n, now)
+		require.Equal(t, now+10, s.expire(now+9, deliver), "the old path brings more")
+	}
+	require.EqualValues(t, 42, s.expire(41, deliver))
+	add(newLane, 101, 41)
+	require.Equal(t, []uint32{1, 2, 3, 4, 5}, got)
+	require.EqualValues(t, 0, s.expire(42, deliver), "it has brought none for long enough")
+	require.Equal(t, []uint32{1, 2, 3, 4, 5, 100, 101}, got)
+
+	add(newLane, 200, 50)
+	for now := time.Duration(51); now < 50+patience*10; now++ {
+		add(oldLane, 52+uint32(now), now)
+		require.NotZero(t, s.expire(now, deliver))
+	}
+	require.Zero(t, s.expire(50+patience*10, deliver), "no longer, whatever it brings")
+	require.Contains(t, got, uint32(200))
 }
 
 // A frame that does not come holds up others for a bounded time and number.

@@ -48,9 +48,6 @@ type queue struct {
 	backlog []*stack.PacketBuffer
 	// +checklocks:txMu
 	closed bool
-	// left: packets leave by another path now.
-	// +checklocks:txMu
-	left bool
 	// hdr and parts describe the packet being sent; kept to save allocations.
 	// +checklocks:txMu
 	hdr [VnetHdrLen]byte
@@ -118,7 +115,7 @@ func (e *Endpoint) writePacket(pkt *stack.PacketBuffer) tcpip.Error {
 			}
 			continue // it has just been given back
 		}
-		if err, taken := p.route(pkt).write(pkt); taken {
+		if err, taken := p.route(pkt).write(pkt, p); taken {
 			return err
 		}
 	}
@@ -149,11 +146,14 @@ func beginning(pkt *stack.PacketBuffer) []byte {
 	return nil
 }
 
-// write takes a packet, unless packets have begun to leave by another path.
-func (q *queue) write(pkt *stack.PacketBuffer) (err tcpip.Error, taken bool) {
+// write takes a packet, unless packets have begun to leave by another path than p.
+func (q *queue) write(pkt *stack.PacketBuffer, p *Path) (err tcpip.Error, taken bool) {
 	q.txMu.Lock()
 	defer q.txMu.Unlock()
-	if q.left {
+	if t := p.e.turn.Load(); t != nil && t.from == p {
+		t.take(q)
+	}
+	if p.e.egress.Load() != p {
 		return nil, false
 	}
 	return q.offer(pkt), true

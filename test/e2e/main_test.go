@@ -7,6 +7,8 @@
 //	JUNCTION_RUN         the junction_run to test; built from the tree by default
 //	JUNCTION_E2E_ENGINE  engines to test, separated by commas; default inproc,systrap
 //	JUNCTION_E2E_DRIVER  drivers to test, separated by commas; default afxdp,tap,server
+//	JUNCTION_E2E_KILLS   how often processes are killed; default 20
+//	JUNCTION_E2E_SWITCHES  how often modes are switched each way; default 10
 //	JUNCTION_STRESS      how long TestStress runs, as 10m; default 40s
 package e2e
 

@@ -103,7 +103,7 @@ func TestNetserverKilled(t *testing.T) {
 
 func quantiles(d []time.Duration) string {
 	slices.Sort(d)
-	return fmt.Sprintf("median %v, p99 %v", d[len(d)/2], d[len(d)*99/100])
+	return fmt.Sprintf("median %v, p99 %v, max %v", d[len(d)/2], d[len(d)*99/100], d[len(d)-1])
 }
 
 // openFiles counts a process's descriptors.

@@ -27,6 +27,10 @@ type report struct {
 	Device        *deviceReport `json:"device"`
 	Rings         *deviceReport `json:"rings"` // with a monitor, instead
 	Queue         *deviceReport `json:"queue"` // beside them, after a switch
+	TCP           struct {
+		Retransmits uint64 `json:"retransmits"`
+		Timeouts    uint64 `json:"timeouts"`
+	} `json:"tcp"`
 }
 
 // spacesReport tells where programs executed.

@@ -38,6 +38,9 @@ type Options struct {
 	// directions, so that frames with partial checksums and segments longer than
 	// the MTU can pass (PACKET_VNET_HDR).
 	VnetHdr bool
+	// Filter, if not nil, is a classic BPF program that says which frames are
+	// received (socket(7), SO_ATTACH_FILTER).
+	Filter []unix.SockFilter
 }
 
 // Socket is bound to one interface. One goroutine may receive while another
@@ -84,6 +87,12 @@ func bind(fd, ifindex int, o Options) error {
 	for _, opt := range options {
 		if err := unix.SetsockoptInt(fd, opt.level, opt.name, opt.value); err != nil {
 			return fmt.Errorf("socket option %d: %w", opt.name, err)
+		}
+	}
+	if len(o.Filter) > 0 {
+		program := unix.SockFprog{Len: uint16(len(o.Filter)), Filter: &o.Filter[0]}
+		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
+			return fmt.Errorf("filter: %w", err)
 		}
 	}
 	protocol := uint16(unix.ETH_P_ALL)
