@@ -29,7 +29,9 @@ type fabric struct {
 	client *queuetest.Queue
 	outs   [2]*queuetest.Queue
 	// word says which path frames for the server take, and from bit 8 on the tag
-	// that they are stamped with: one word, so that both change at once.
+	// that they are stamped with: one word, so that both change at once. Stamps
+	// begin anew, with a new tag, only with mu held.
+	mu    sync.Mutex
 	word  atomic.Uint32
 	stamp atomic.Uint32
 	wg    sync.WaitGroup
@@ -77,18 +79,25 @@ func (f *fabric) steer() {
 		}
 		for _, b := range batch[:n] {
 			b = slices.Clone(b)
-			word := f.word.Load()
-			if tag := word >> 8; tag != 0 {
-				b[0] |= direct.VnetStamped
-				binary.LittleEndian.PutUint32(b[stampAt:], tag<<stampBits|f.stamp.Add(1)&0xffffff)
-			}
-			f.lanes[word&1] <- b
+			f.lanes[f.number(b)] <- b
 		}
 		f.client.Release()
 		if n == 0 && f.client.Wait() != nil {
 			return
 		}
 	}
+}
+
+// number stamps a frame and says which path it takes.
+func (f *fabric) number(b []byte) (path uint32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	word := f.word.Load()
+	if tag := word >> 8; tag != 0 {
+		b[0] |= direct.VnetStamped
+		binary.LittleEndian.PutUint32(b[stampAt:], tag<<stampBits|f.stamp.Add(1)&0xffffff)
+	}
+	return word & 1
 }
 
 // back moves a path's frames to the client.
@@ -181,8 +190,10 @@ func (x *exchanger) exchange(t *testing.T, flowing bool) Merged {
 	x.nonce++
 	tag := uint8(x.nonce%255 + 1)
 	require.NoError(t, x.ep.Merge(x.paths[from], x.paths[next], tag, time.Minute))
+	x.mu.Lock()
 	x.stamp.Store(0)
 	x.word.Store(uint32(tag)<<8 | from)
+	x.mu.Unlock()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	x.mark(ctx, t, from, flowing)
