@@ -69,7 +69,7 @@ command line; 130 if it was interrupted.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(demoCommand(), runCommand(), serverCommand(), microCommand(), schedCommand())
+	root.AddCommand(demoCommand(), runCommand(), serverCommand(), switchCommand(), microCommand(), schedCommand())
 	for _, c := range root.Commands() {
 		c.Args = noArgs
 		c.Flags().SortFlags = false

@@ -39,7 +39,28 @@ Cases: ` + strings.Join(bench.Server.Names(), ", ") + `.
 All of them take some 25 minutes, with --quick less than 2. Nobody is pinned to
 a CPU, for more take part than a server and a client. Keep the machine quiet.`,
 	})
-	// No case runs it.
+	return withoutRunsc(cmd)
+}
+
+func switchCommand() *cobra.Command {
+	return withoutRunsc(measureCommand(bench.Switch, new(bench.Options), &cobra.Command{
+		Use:   "switch",
+		Short: "Measure an instance that is switched between server and direct mode",
+		Long: `Switch measures nginx in one instance behind a network server, under 20
+connections that stay open: in server mode, in direct mode, and with half of the
+requests in each (hybrid), by file size; then with shares of the requests in
+direct mode. Every answer is compared byte by byte; one that is wrong, or a
+connection that ends, is a failure. Requests that are answered during a switch
+count in the throughput. blackout is the longest time for which a switch kept a
+packet back, a gap a time without any answer. junctiond and netserver lie beside
+junction_run.
+Cases: ` + strings.Join(bench.Switch.Names(), ", ") + `.
+Both take some 8 minutes, with --quick less than 1. Keep the machine quiet.`,
+	}))
+}
+
+// withoutRunsc is for suites of which no case runs it.
+func withoutRunsc(cmd *cobra.Command) *cobra.Command {
 	_ = cmd.Flags().Set("runsc", "none")
 	_ = cmd.Flags().MarkHidden("runsc")
 	return cmd
@@ -108,7 +129,7 @@ func measure(cmd *cobra.Command, suite bench.Suite, o bench.Options, out outputs
 	if err := report.WriteTable(cmd.OutOrStdout()); err != nil {
 		return err
 	}
-	if err := out.write(report); err != nil {
+	if err := out.write(suite, report); err != nil {
 		return err
 	}
 	if report.Failed() {
@@ -117,7 +138,7 @@ func measure(cmd *cobra.Command, suite bench.Suite, o bench.Options, out outputs
 	return nil
 }
 
-func (o outputs) write(r *bench.Report) error {
+func (o outputs) write(suite bench.Suite, r *bench.Report) error {
 	if o.json != "" {
 		f, err := os.Create(o.json)
 		if err != nil {
@@ -132,7 +153,7 @@ func (o outputs) write(r *bench.Report) error {
 		}
 	}
 	if o.plot != "" {
-		return r.WritePlot(o.plot)
+		return suite.WritePlot(r, o.plot)
 	}
 	return nil
 }

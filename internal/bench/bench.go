@@ -55,6 +55,16 @@ type Suite struct {
 	benchmarks func(Options) []benchmark
 	// anyCPU: more take part than a server and a client, so nobody is pinned.
 	anyCPU bool
+	// plot draws a report otherwise than by ratios to native.
+	plot func(r *Report, path string) error
+}
+
+// WritePlot draws a report of the suite as a PNG picture.
+func (s Suite) WritePlot(r *Report, path string) error {
+	if s.plot != nil {
+		return s.plot(r, path)
+	}
+	return r.WritePlot(path)
 }
 
 // The suites.
@@ -65,6 +75,8 @@ var (
 	Micro = Suite{benchmarks: microBenchmarks}
 	// Server measures server mode beside direct mode and native, and its rings.
 	Server = Suite{benchmarks: serverBenchmarks, anyCPU: true}
+	// Switch measures an instance that is switched between both modes.
+	Switch = Suite{benchmarks: switchBenchmarks, anyCPU: true, plot: writeSwitchPlot}
 )
 
 // Names returns the names of the suite's cases.

@@ -76,7 +76,6 @@ func (s *demoSwitcher) under(ctx context.Context, sys System, use func(context.C
 			err := use(ctx, on)
 			last, ended := on.load.Stop()
 			s.seen.Phases[len(s.seen.Phases)-1].addErrors(warm, last)
-			s.seen.Switches = append(s.seen.Switches, on.results...)
 			return errors.Join(err, ended)
 		})
 	})
@@ -91,7 +90,11 @@ func (s *demoSwitcher) thereAndBack(ctx context.Context, on *switchable) error {
 		mode protocol.Mode
 		name string
 	}{{protocol.Direct, "direct"}, {protocol.Server, "server again"}} {
-		turn := func() error { return on.to(ctx, next.mode) }
+		turn := func() error {
+			results, err := on.to(ctx, next.mode)
+			s.seen.Switches = append(s.seen.Switches, results...)
+			return err
+		}
 		if err := s.phase(on, fmt.Sprintf("switch to %v", next.mode), turn); err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"junction/internal/monitor"
 	"junction/internal/monitor/client"
 	"junction/netserver"
+	"junction/switch/protocol"
 )
 
 // ServerMode runs programs in instances behind a network server of their own.
@@ -67,6 +68,7 @@ type daemon struct {
 	log    *os.File
 	done   chan struct{} // closed when it has ended
 	uplink string        // what is really in use
+	mode   protocol.Mode // that its instance is in
 }
 
 // Times of a daemon.
@@ -79,7 +81,7 @@ func (d *daemon) socket() string { return filepath.Join(d.dir, "monitor.sock") }
 
 // startDaemon starts junctiond in the server namespace and waits for its network server.
 func startDaemon(l *lab.Lab, s ServerMode) (_ *daemon, err error) {
-	d := &daemon{done: make(chan struct{})}
+	d := &daemon{done: make(chan struct{}), mode: protocol.Server}
 	if d.dir, err = os.MkdirTemp("", "junction-bench-daemon-"); err != nil {
 		return nil, err
 	}

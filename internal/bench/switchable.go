@@ -19,8 +19,6 @@ import (
 type switchable struct {
 	load   *load.Load
 	daemon *daemon
-	// results of all switches, also of those that were rolled back.
-	results []wire.SwitchResult
 }
 
 // loaded has use work with a load on the server: so many connections.
@@ -85,20 +83,21 @@ func getValue(value string) exchange {
 // machine with too much to do one may be.
 const switchAttempts = 5
 
-// to switches the instance to a mode.
-func (s *switchable) to(ctx context.Context, mode protocol.Mode) error {
-	var r wire.SwitchResult
-	for range switchAttempts {
-		var err error
-		if r, err = s.daemon.switchTo(ctx, mode); err != nil {
-			return err
+// to switches the instance to a mode, unless it is in it, and returns how that
+// went, also when it was rolled back.
+func (on *switchable) to(ctx context.Context, mode protocol.Mode) (results []wire.SwitchResult, err error) {
+	for on.daemon.mode != mode {
+		if len(results) == switchAttempts {
+			return results, fmt.Errorf("switch to %v: rolled back %d times: %s", mode, len(results), results[len(results)-1].Reason)
 		}
-		s.results = append(s.results, r)
-		if r.Reason == "" {
-			return nil
+		r, err := on.daemon.switchTo(ctx, mode)
+		if err != nil {
+			return results, err
 		}
+		results = append(results, r)
+		on.daemon.mode = r.Mode
 	}
-	return fmt.Errorf("switch to %v: rolled back %d times: %s", mode, switchAttempts, r.Reason)
+	return results, nil
 }
 
 // switchTo orders a switch of the only instance, and returns when it is over.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -105,6 +106,31 @@ func TestPhases(t *testing.T) {
 	require.Equal(t, answered.Load(), requests+p.Requests)
 	require.Error(t, l.For(ctx, within), "it has ended")
 	require.Error(t, l.Wait(ctx, 1), "it has ended")
+}
+
+// Phases that are joined are as if there had been no mark between them.
+func TestJoin(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		durations := rapid.SliceOf(rapid.Map(rapid.Int64Range(0, 1e9), func(n int64) time.Duration { return time.Duration(n) }))
+		var parts []Phase
+		var whole Phase
+		for range rapid.IntRange(0, 5).Draw(t, "parts") {
+			p := Phase{Took: time.Second, Errors: 1, First: ErrAnswer, latencies: durations.Draw(t, "latencies")}
+			p.Requests = uint64(len(p.latencies))
+			whole.Requests += p.Requests
+			whole.latencies = append(whole.latencies, p.latencies...)
+			slices.Sort(p.latencies)
+			parts = append(parts, p)
+		}
+		slices.Sort(whole.latencies)
+		all := Join(parts...)
+		require.Equal(t, whole.Requests, all.Requests)
+		require.Equal(t, uint64(len(parts)), all.Errors)
+		require.Equal(t, time.Duration(len(parts))*time.Second, all.Took)
+		for _, percent := range []float64{0, 50, 99, 100} {
+			require.Equal(t, whole.Percentile(percent), all.Percentile(percent))
+		}
+	})
 }
 
 // What is not answered rightly is an error, and names itself.

@@ -42,6 +42,22 @@ func (p *Phase) PerSecond() float64 {
 	return float64(p.Requests) / p.Took.Seconds()
 }
 
+// Join returns phases that followed each other as one.
+func Join(phases ...Phase) (all Phase) {
+	for _, p := range phases {
+		all.Requests += p.Requests
+		all.Errors += p.Errors
+		all.Took += p.Took
+		all.Gap = max(all.Gap, p.Gap)
+		if all.First == nil {
+			all.First = p.First
+		}
+		all.latencies = append(all.latencies, p.latencies...)
+	}
+	slices.Sort(all.latencies)
+	return all
+}
+
 // Result returns the phase as other clients report what they have seen.
 func (p *Phase) Result() clients.Result {
 	const micro = float64(time.Microsecond)
