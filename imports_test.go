@@ -26,7 +26,7 @@ var allowed = map[string][]string{
 	"switch":            {"ipc", "direct"},
 	"libos":             {"switch", "internal/samefile"},
 	"coresched":         {"ipc"},
-	"internal/monitor":  {"ipc", "portmap", "direct", "netserver", "switch", "coresched"},
+	"internal/monitor":  {"ipc", "portmap", "direct", "netserver", "switch", "coresched", "internal/config"},
 	"internal/lab":      {},
 	"internal/config":   {},
 	"internal/bench":    {"internal/lab", "internal/monitor", "ipc", "netserver", "direct", "switch", "libos", "coresched"},

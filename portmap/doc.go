@@ -26,6 +26,9 @@
 // until then. Remote addresses play no part: an instance may connect one of its
 // ports to many.
 //
+// No instance gets all ports of a shared address (Options.Share): beyond its
+// share, ports of the ephemeral range, or of the others, are kept for the rest.
+//
 // # Leases
 //
 // Leave ends an instance's lease and frees all it had, TIME_WAIT included, at

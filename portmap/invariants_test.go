@@ -14,6 +14,7 @@ import (
 func checkInvariants(t require.TestingT, m *Map, view *table.View) {
 	require.Empty(t, m.changes)
 	owned := checkPorts(t, m, view)
+	checkShares(t, m)
 	inSets, bits := 0, 0
 	for a, s := range m.spaces {
 		require.Equal(t, a, s.addr)
@@ -35,6 +36,27 @@ func checkInvariants(t require.TestingT, m *Map, view *table.View) {
 	require.Equal(t, owned, inSets)
 	require.Equal(t, owned, bits)
 	checkSockets(t, m)
+}
+
+// checkShares counts anew what each instance has of what is shared out.
+func checkShares(t require.TestingT, m *Map) {
+	taken := make(map[pool]int)
+	for _, inst := range m.instances {
+		held := make(map[pool]int)
+		for _, p := range inst.ports {
+			if p.space.owner == nil {
+				held[m.poolOf(p.space, p.proto, p.number)]++
+				taken[m.poolOf(p.space, p.proto, p.number)]++
+			}
+		}
+		require.Equal(t, len(held), len(inst.held))
+		for l, n := range held {
+			require.Equal(t, n, inst.held[l])
+		}
+	}
+	for l, n := range m.taken {
+		require.Equal(t, taken[l], n)
+	}
 }
 
 // checkPorts checks the owned ports, from their owners' side, and counts them.

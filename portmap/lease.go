@@ -45,7 +45,7 @@ func (m *Map) join(id Instance, l Lease) error {
 		m.trim(inst, addrs)
 	}
 	m.instances[id] = inst
-	inst.lease, inst.addrs, inst.absent = l.withDefaults(), addrs, false
+	inst.lease, inst.addrs, inst.absent, inst.returning = l.withDefaults(), addrs, false, l.Returning
 	inst.sockets = make(map[Socket]*socket)
 	return nil
 }
@@ -118,6 +118,7 @@ func (m *Map) Settle(id Instance) error {
 	if err != nil {
 		return err
 	}
+	inst.returning = false
 	m.releaseIf(inst, func(p *port) bool { return len(p.users) == 0 })
 	return nil
 }

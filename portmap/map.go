@@ -19,6 +19,7 @@ type Map struct {
 	spaces    map[netip.Addr]*space
 	instances map[Instance]*instance
 	waits     waitQueue
+	taken     map[pool]int   // owned ports
 	mirror    table.Snapshot // what the table holds once Changes are applied
 	changes   []table.Change
 }
@@ -59,6 +60,7 @@ func newMap(o Options, s table.Snapshot) *Map {
 		rng:       rand.New(rand.NewChaCha8(o.Seed)),
 		spaces:    make(map[netip.Addr]*space),
 		instances: make(map[Instance]*instance),
+		taken:     make(map[pool]int),
 		mirror:    s,
 	}
 }
@@ -76,13 +78,15 @@ func (m *Map) Changes() []table.Change {
 
 // instance is one that has joined, or is awaited after a Restore.
 type instance struct {
-	id      Instance
-	lease   Lease
-	absent  bool
-	addrs   []*space
-	sockets map[Socket]*socket
-	waiting int     // sockets in TIME_WAIT, which are not in sockets
-	ports   []*port // on all addresses
+	id        Instance
+	lease     Lease
+	absent    bool
+	returning bool
+	addrs     []*space
+	sockets   map[Socket]*socket
+	waiting   int     // sockets in TIME_WAIT, which are not in sockets
+	ports     []*port // on all addresses
+	held      map[pool]int
 }
 
 // get finds an instance that has joined.
@@ -118,12 +122,14 @@ type port struct {
 func (m *Map) acquire(s *space, proto table.Proto, number uint16, inst *instance) *port {
 	p := &port{space: s, proto: proto, number: number, owner: inst, at: len(inst.ports), mode: inst.lease.Mode}
 	inst.ports = append(inst.ports, p)
+	m.count(p, 1)
 	s.ports[proto].add(p)
 	return p
 }
 
 // release gives a port up that has no users any more.
 func (m *Map) release(p *port) {
+	m.count(p, -1)
 	last := len(p.owner.ports) - 1
 	moved := p.owner.ports[last]
 	p.owner.ports[p.at], moved.at = moved, p.at

@@ -25,6 +25,7 @@ type model struct {
 	socks  []*modelSocket
 	kept   map[endpoint]Instance
 	mode   map[endpoint]table.Mode // of owned ports
+	share  int
 }
 
 type modelLease struct {
@@ -201,16 +202,46 @@ func (m *model) bind(id Instance, r Request) (*modelSocket, unix.Errno) {
 		return nil, unix.EADDRNOTAVAIL
 	}
 	if r.Port == 0 {
-		if len(m.free(s.eps)) == 0 {
+		if len(m.free(s.eps)) == 0 || !m.shares(l, id, s.eps, 0) {
 			return nil, [...]unix.Errno{unix.EADDRINUSE, unix.EADDRNOTAVAIL, unix.EAGAIN}[r.Purpose]
 		}
 	} else if m.conflicts(s) {
 		return nil, unix.EADDRINUSE
 	}
-	if m.ports(id)+m.fresh(s.eps, r.Port) > l.MaxPorts {
+	if !l.Returning && m.ports(id)+m.fresh(s.eps, r.Port) > l.MaxPorts {
+		return nil, unix.ENOBUFS
+	}
+	if r.Port != 0 && !m.shares(l, id, s.eps, r.Port) {
 		return nil, unix.ENOBUFS
 	}
 	return s, 0
+}
+
+// shares tells whether an instance may have a port more, 0: any ephemeral one. Only the
+// ephemeral ones are so few that it matters.
+func (m *model) shares(l *modelLease, id Instance, eps []endpoint, port uint16) bool {
+	low, high := worldOptions.EphemeralLow, worldOptions.EphemeralHigh
+	if m.share == 0 || l.Returning || port != 0 && (port < low || port > high) {
+		return true
+	}
+	for _, e := range eps {
+		if e.port = port; !slices.Contains(worldShared, e.addr) || m.owner(e) != 0 {
+			continue
+		}
+		has, free := 0, 0
+		for e.port = low; e.port <= high; e.port++ {
+			switch m.owner(e) {
+			case id:
+				has++
+			case 0:
+				free++
+			}
+		}
+		if has >= m.share*free {
+			return false
+		}
+	}
+	return true
 }
 
 // free lists the ephemeral ports that are nobody's at all of the endpoints' addresses.

@@ -23,6 +23,11 @@ type Options struct {
 	// implicit binds choose from, both included; default 32768 to 60999, as
 	// Linux's ip_local_port_range.
 	EphemeralLow, EphemeralHigh uint16
+	// Share, if not 0, bounds how much of a shared address one instance may have,
+	// so that there is something left for others: of the ephemeral ports, and of the
+	// other ports, for each protocol, at most Share times as many as are free.
+	// Beyond: ErrShare.
+	Share int
 	// Seed decides which ephemeral ports are chosen. It has to be random, lest
 	// ports be guessed (RFC 6056).
 	Seed [32]byte
@@ -71,6 +76,9 @@ func (o Options) check() error {
 	if o.EphemeralLow > o.EphemeralHigh {
 		return invalid("portmap options: ephemeral ports from %d to %d", o.EphemeralLow, o.EphemeralHigh)
 	}
+	if o.Share < 0 {
+		return invalid("portmap options: negative share")
+	}
 	if o.MaxTimeWait < 0 || !o.Unowned.Valid() {
 		return invalid("portmap options: longest TIME_WAIT %v, unowned to %v", o.MaxTimeWait, o.Unowned)
 	}
@@ -108,6 +116,9 @@ type Lease struct {
 	// MaxSockets the sockets, those in TIME_WAIT included; beyond: ENOBUFS.
 	// Defaults: no bound, and DefaultMaxSockets.
 	MaxPorts, MaxSockets int
+	// Returning: until Settle, the instance takes again what it had, which neither
+	// MaxPorts nor Options.Share bounds.
+	Returning bool
 }
 
 func (l Lease) withDefaults() Lease {

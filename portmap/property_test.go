@@ -18,9 +18,11 @@ import (
 func TestMapIsTheModel(t *testing.T) {
 	steps := 0
 	rapid.Check(t, func(t *rapid.T) {
-		m, err := New(worldOptions)
+		d := &driver{model: newModel(), t: t}
+		d.model.share = draw(d, []int{0, 1, 2})
+		m, err := New(d.options())
 		require.NoError(t, err)
-		d := &driver{m: m, model: newModel(), t: t}
+		d.m = m
 		d.writer, d.view = newTable(t, m)
 		d.writer.Apply(m.Changes())
 		d.model.check(t, d.view)
@@ -47,6 +49,12 @@ type driver struct {
 	writer *table.Writer
 	view   *table.View
 	t      *rapid.T
+}
+
+func (d *driver) options() Options {
+	o := worldOptions
+	o.Share = d.model.share
+	return o
 }
 
 func (d *driver) same(want unix.Errno, got error) {
@@ -98,6 +106,7 @@ func (d *driver) lease() Lease {
 	l := Lease{
 		Mode: draw(d, worldModes), MinPort: draw(d, []uint16{0, 80}),
 		MaxPorts: draw(d, []int{4, 100}), MaxSockets: draw(d, []int{3, 100}),
+		Returning: rapid.IntRange(0, 4).Draw(d.t, "returning") == 0,
 	}
 	pick := rapid.IntRange(1, 1<<len(worldAddrs)-1).Draw(d.t, "addrs")
 	for i, a := range worldAddrs {
@@ -150,7 +159,7 @@ func (d *driver) restart() {
 	d.model.restart()
 	mirror := d.m.mirror
 	mirror.Slots, mirror.Ports = slices.Clone(mirror.Slots), slices.Clone(mirror.Ports)
-	m, err := Restore(worldOptions, mirror)
+	m, err := Restore(d.options(), mirror)
 	require.NoError(d.t, err)
 	d.m = m
 	var absent []Instance
@@ -167,6 +176,7 @@ func (d *driver) settle(id Instance) {
 		return
 	}
 	d.model.unkeep(func(_ endpoint, owner Instance) bool { return owner == id })
+	d.model.leases[id].Returning = false
 	require.NoError(d.t, d.m.Settle(id))
 }
 

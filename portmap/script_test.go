@@ -17,8 +17,8 @@ import (
 
 // script runs the commands of a transcript on a Map and the table it writes.
 //
-//	new ADDR... [range=LOW-HIGH] [slots=N] [maxwait=D] [unowned=M]
-//	join INST ADDR... [mode=M] [minport=N] [maxports=N] [maxsockets=N]
+//	new ADDR... [range=LOW-HIGH] [slots=N] [maxwait=D] [unowned=M] [share=N]
+//	join INST ADDR... [mode=M] [minport=N] [maxports=N] [maxsockets=N] [returning=1]
 //	leave INST | settle INST | absent | ports | restart
 //	bind INST SOCK PROTO ADDR:PORT [reuseaddr] [reuseport] [v6only] [uid=N] [connect|send]
 //	listen INST SOCK | unlisten INST SOCK | close INST SOCK [D]
@@ -314,6 +314,7 @@ func (a *args) options() Options {
 				a.fail("a transcript's table is small") // for the fuzzer's sake
 			}
 		},
+		"share":   func(v string) { o.Share = int(a.parseNumber(v, 31)) },
 		"unowned": func(v string) { o.Unowned = a.mode(v) },
 		"maxwait": func(v string) { o.MaxTimeWait = a.parseDuration(v) },
 	})
@@ -329,6 +330,7 @@ func (a *args) lease() Lease {
 		"mode":       func(v string) { l.Mode = a.mode(v) },
 		"minport":    func(v string) { l.MinPort = uint16(a.parseNumber(v, 16)) },
 		"maxports":   func(v string) { l.MaxPorts = int(a.parseNumber(v, 31)) },
+		"returning":  func(v string) { l.Returning = a.parseNumber(v, 1) == 1 },
 		"maxsockets": func(v string) { l.MaxSockets = int(a.parseNumber(v, 31)) },
 	})
 	return l

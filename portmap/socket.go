@@ -62,7 +62,8 @@ type socket struct {
 // request); EADDRNOTAVAIL (not the instance's address; for a wildcard, it has
 // none of the family: then there is nothing on the wire to own, and its own
 // stack decides); EACCES (below MinPort); EADDRINUSE; ENOBUFS (over a limit
-// of the lease); if no ephemeral port is free, what the Purpose says.
+// of the lease, or its share); if no ephemeral port is free, or that would be more
+// than its share, what the Purpose says.
 func (m *Map) Bind(id Instance, r Request) (netip.AddrPort, error) {
 	number, err := m.bind(id, r)
 	if err != nil {
@@ -85,7 +86,7 @@ func (m *Map) bind(id Instance, r Request) (uint16, error) {
 	}
 	s := &socket{id: r.Socket, owner: inst, proto: r.Proto, number: r.Port, class: r.Options.class()}
 	if r.Port == 0 {
-		s.number, err = m.ephemeral(spaces, r)
+		s.number, err = m.ephemeral(inst, spaces, r)
 	} else {
 		err = inst.mayTake(spaces, s)
 	}
@@ -135,12 +136,17 @@ func (i *instance) covered(a netip.Addr, v6only bool) []*space {
 }
 
 // ephemeral chooses a port that nobody has on any of the addresses.
-func (m *Map) ephemeral(spaces []*space, r Request) (uint16, error) {
+func (m *Map) ephemeral(inst *instance, spaces []*space, r Request) (uint16, error) {
+	errno := [...]unix.Errno{ForBind: unix.EADDRINUSE, ForConnect: unix.EADDRNOTAVAIL, ForSend: unix.EAGAIN}[r.Purpose]
+	for _, s := range spaces {
+		if err := m.shares(inst, pool{s, r.Proto, true}, errno); err != nil {
+			return 0, err
+		}
+	}
 	c := chooser{m.opt.EphemeralLow, m.opt.EphemeralHigh, spaces, r.Proto}
 	number, ok := c.choose(m.rng)
 	if !ok {
-		errno := [...]unix.Errno{ForBind: unix.EADDRINUSE, ForConnect: unix.EADDRNOTAVAIL, ForSend: unix.EAGAIN}
-		return 0, failure(errno[r.Purpose], "no ephemeral port is free")
+		return 0, failure(errno, "no ephemeral port is free")
 	}
 	return number, nil
 }
@@ -167,11 +173,14 @@ func (m *Map) take(spaces []*space, s *socket) error {
 	for _, sp := range spaces {
 		if p := sp.ports[s.proto].get(s.number); p == nil {
 			fresh++
+			if err := m.shares(i, m.poolOf(sp, s.proto, s.number), unix.ENOBUFS); err != nil {
+				return err
+			}
 		} else if p.full(s.class) {
 			return failure(unix.ENOBUFS, "too many users share it")
 		}
 	}
-	if limit := i.lease.MaxPorts; limit != 0 && len(i.ports)+fresh > limit {
+	if limit := i.lease.MaxPorts; limit != 0 && len(i.ports)+fresh > limit && !i.returning {
 		return failure(unix.ENOBUFS, "it has %d of at most %d ports", len(i.ports), limit)
 	}
 	for _, sp := range spaces {

@@ -55,7 +55,7 @@ func (c *ctl) limitCommand() *cobra.Command {
 			return c.limit(ctx, args[0], l)
 		})
 	cmd.Flags().StringVar(&rate, "rate", "", "bits per second, such as 500k, 100m or 1g; 0: no limit")
-	cmd.Flags().Uint32Var(&weight, "weight", 1, "part of a busy uplink in proportion to others', 1 to 1000; each has 1 at first")
+	cmd.Flags().Uint32Var(&weight, "weight", 1, "part of a busy uplink in proportion to others', 1 to 1000; at first 8 with priority lc, else 1")
 	return cmd
 }
 

@@ -61,13 +61,17 @@ func prefixes(all []netip.Prefix) string {
 }
 
 func writeInstances(w io.Writer, all []monitor.InstanceStatus) {
-	fmt.Fprintln(w, "ID\tNAME\tPID\tMODE\tADDRESS\tAGE")
+	fmt.Fprintln(w, "ID\tNAME\tPID\tMODE\tADDRESS\tPRIORITY\tWEIGHT\tRATE\tAGE")
 	for _, i := range all {
 		shared := ""
 		if i.Shared {
 			shared = " (shared)"
 		}
-		fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s%s\t%v\n", i.ID, i.Name, i.PID, i.Mode, prefixes(i.Addresses), shared, seconds(i.AgeSeconds))
+		rate := "-"
+		if i.Rate > 0 {
+			rate = fmt.Sprintf("%d B/s", i.Rate)
+		}
+		fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s%s\t%s\t%d\t%s\t%v\n", i.ID, i.Name, i.PID, i.Mode, prefixes(i.Addresses), shared, i.Priority, i.Weight, rate, seconds(i.AgeSeconds))
 	}
 }
 
@@ -80,6 +84,9 @@ func writePorts(w io.Writer, all []monitor.PortStatus) {
 
 func writeDetail(w io.Writer, d detail) {
 	writeInstances(w, []monitor.InstanceStatus{d.InstanceStatus})
+	if d.PortsRefused > 0 {
+		fmt.Fprintf(w, "ports refused\t%d, for it has its share\n", d.PortsRefused)
+	}
 	if d.Switching != "" {
 		fmt.Fprintf(w, "switching\t%s\n", d.Switching)
 	}

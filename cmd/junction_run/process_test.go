@@ -137,7 +137,7 @@ func TestWarningsOfConfig(t *testing.T) {
 	var line struct{ Level, Msg string }
 	require.NoError(t, json.Unmarshal([]byte(stderr), &line), stderr)
 	require.Equal(t, "WARN", line.Level)
-	require.Equal(t, file+":1: runtime_priority is ignored: this version has no core scheduler", line.Msg)
+	require.Equal(t, "runtime_priority is not used: no uplink is shared without junctiond", line.Msg)
 }
 
 func TestUnusableDirectories(t *testing.T) {

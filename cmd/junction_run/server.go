@@ -33,7 +33,7 @@ func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstac
 	}
 	limited, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
-	lease, err := client.JoinInstance(limited, s.Socket, s.Name, s.Dedicated, obey)
+	lease, err := client.JoinInstance(limited, s.Socket, s.Name, wire.Join{Addrs: s.Dedicated, Priority: s.Priority}, obey)
 	if err != nil {
 		return leaseError(ctx, s.Mode, err)
 	}
@@ -44,6 +44,9 @@ func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstac
 		return fmt.Errorf("monitor at %s: %w", s.Socket, err)
 	}
 	logger.Info("server mode", "socket", s.Socket, "id", l.ID, "shared", l.Shared, "addresses", l.Prefixes, "mtu", l.MTU, "mac", l.MAC)
+	for _, w := range l.Warnings {
+		logger.Warn(w)
+	}
 	opts.Addresses, opts.Gateways, opts.SharedMAC = l.Prefixes, l.Gateways, true
 	if l.Shared {
 		opts.Ports = leasedPorts{lease}

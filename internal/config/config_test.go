@@ -78,7 +78,7 @@ func TestParseEveryKey(t *testing.T) {
 		require.NotEmpty(t, w.Reason)
 		require.Equal(t, "f", w.File)
 	}
-	require.Equal(t, []string{"runtime_guaranteed_kthreads", "runtime_priority", "runtime_qdelay_us",
+	require.Equal(t, []string{"runtime_guaranteed_kthreads", "runtime_qdelay_us",
 		"runtime_ht_punish_us", "preferred_socket", "enable_directpath", "directpath_pci", "directpath_strided_rx",
 		"enable_transparent_hugepages", "enable_storage"}, ignored)
 	require.Equal(t, "f:12: runtime_guaranteed_kthreads is ignored: this version has no core scheduler", warnings[0].String())

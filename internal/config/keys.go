@@ -86,7 +86,7 @@ var keys = map[string]key{
 	"runtime_guaranteed_kthreads": count(0, maxKthreads,
 		func(c *Config) *Value[int] { return &c.GuaranteedKthreads }).because(noScheduler),
 	"runtime_priority": one("lc (latency critical) or be (best effort)", oneOf(LatencyCritical, BestEffort),
-		func(c *Config) *Value[Priority] { return &c.Priority }).because(noScheduler),
+		func(c *Config) *Value[Priority] { return &c.Priority }),
 	"runtime_quantum_us":   micros(func(c *Config) *Value[time.Duration] { return &c.Quantum }),
 	"runtime_qdelay_us":    micros(func(c *Config) *Value[time.Duration] { return &c.QDelay }).because(noScheduler),
 	"runtime_ht_punish_us": micros(func(c *Config) *Value[time.Duration] { return &c.HTPunish }).because(noScheduler),

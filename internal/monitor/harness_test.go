@@ -161,7 +161,7 @@ func join(t *testing.T, socket, name string, addrs ...netip.Addr) *client.Instan
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	i, err := client.JoinInstance(ctx, socket, name, addrs, nil)
+	i, err := client.JoinInstance(ctx, socket, name, wire.Join{Addrs: addrs}, nil)
 	require.NoError(t, err)
 	t.Cleanup(i.Close)
 	return i

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"junction/internal/config"
 	"junction/internal/monitor/wire"
 	"junction/ipc"
 	"junction/ipc/control"
@@ -29,7 +30,9 @@ type instance struct {
 	mask     uint64               // of shared addresses
 	rings    [ipc.FilesPerEnd]int // the server's side; the instance has its own
 	rate     uint64               // bytes per second; 0: no limit
-	weight   uint32               // at the uplink; 0 is 1
+	priority config.Priority
+	weight   uint32 // at the uplink; 0 is 1
+	refused  uint64 // ports beyond its share, with the monitor's mu held
 	since    time.Time
 	asked    pending
 	sw       *switcher
@@ -83,8 +86,31 @@ func (m *Monitor) serveRequests(ctx context.Context, i *instance, r *wire.Receiv
 	}
 }
 
+// latencyWeight is the weight at the uplink that a latency-critical instance
+// begins with; others have 1.
+const latencyWeight = 8
+
+// prioritize gives an instance the weight that its priority has. A weight beyond
+// 1 is at others' cost, so it is an operator's to give, as with limit.
+func (i *instance) prioritize(p config.Priority) error {
+	i.priority = p
+	switch p {
+	case config.LatencyCritical:
+		if privileged(i.peer) == nil {
+			i.weight = latencyWeight
+		}
+	case "", config.BestEffort:
+	default:
+		return fmt.Errorf("priority %q: accepted: %s, %s: %w", p, config.LatencyCritical, config.BestEffort, unix.EINVAL)
+	}
+	return nil
+}
+
 // join gives an instance a number, addresses and rings.
 func (m *Monitor) join(i *instance, j wire.Join) (*ipc.Pair, error) {
+	if err := i.prioritize(j.Priority); err != nil {
+		return nil, err
+	}
 	if err := m.addresses(i, j.Addrs); err != nil {
 		return nil, err
 	}
@@ -163,6 +189,9 @@ func (m *Monitor) addresses(i *instance, want []netip.Addr) error {
 // welcome tells an instance its lease.
 func (m *Monitor) welcome(ctx context.Context, i *instance, pair *ipc.Pair, id uint32, l wire.Link) error {
 	joined := wire.Joined{ID: uint32(i.id), Shared: i.shared, Prefixes: i.prefixes, Link: l}
+	if i.priority == config.LatencyCritical && i.weight != latencyWeight {
+		joined.Warnings = append(joined.Warnings, fmt.Sprintf("priority %s is for root's instances: this one has weight 1; root may say otherwise: junction_ctl limit %d --weight %d", i.priority, i.id, latencyWeight))
+	}
 	for _, g := range m.opts.Gateways {
 		if slices.ContainsFunc(i.prefixes, func(p netip.Prefix) bool {
 			return p.Masked().Contains(g) || g.IsLinkLocalUnicast() && p.Addr().Is6()
@@ -247,6 +276,11 @@ func (m *Monitor) bind(i *instance, b *wire.Bind) (uint16, error) {
 	m.advance()
 	ep, err := m.ports.Bind(i.id, request(b))
 	m.publish()
+	if errors.Is(err, portmap.ErrShare) {
+		if i.refused++; i.refused&(i.refused-1) == 0 { // ever more seldom
+			m.opts.Logger.Warn("instance wants too many ports", "id", i.id, "name", i.name, "times", i.refused, "error", err)
+		}
+	}
 	return ep.Port(), err
 }
 

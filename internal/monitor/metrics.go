@@ -51,6 +51,7 @@ type collector struct {
 var (
 	descInstances = prometheus.NewDesc("junction_instances", "Instances that have a lease.", nil, nil)
 	descPorts     = prometheus.NewDesc("junction_ports", "Ports that an instance owns.", []string{"id", "name"}, nil)
+	descRefused   = prometheus.NewDesc("junction_ports_refused_total", "Ports refused to an instance because it has its share.", []string{"id", "name"}, nil)
 	descReady     = prometheus.NewDesc("junction_netserver_ready", "1 if a network server forwards.", nil, nil)
 	descRestarts  = prometheus.NewDesc("junction_netserver_restarts_total", "Network servers started in place of another.", nil, nil)
 	descHangs     = prometheus.NewDesc("junction_netserver_hangs_total", "Network servers killed because they hung.", nil, nil)
@@ -63,7 +64,7 @@ var (
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descInstances, descPorts, descReady, descRestarts, descHangs, descOffences, descFrames, descBytes, descDrops} {
+	for _, d := range []*prometheus.Desc{descInstances, descPorts, descRefused, descReady, descRestarts, descHangs, descOffences, descFrames, descBytes, descDrops} {
 		out <- d
 	}
 }
@@ -91,6 +92,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, i := range s.Instances {
 		gauge(descPorts, float64(ports[i.ID]), strconv.Itoa(int(i.ID)), i.Name)
+		count(out, descRefused, i.PortsRefused, strconv.Itoa(int(i.ID)), i.Name)
 	}
 	answer, err := c.m.askServer(c.ctx, wire.Ask{Verb: "stats"})
 	var stats netserver.Stats

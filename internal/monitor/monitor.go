@@ -35,6 +35,8 @@ type Monitor struct {
 	last portmap.Instance // number given last
 	// +checklocks:mu
 	opened bool // open is closed, or about to be
+	// +checklocks:mu
+	restored bool // the portmap has what it had under the monitor before
 
 	offences offences
 	switches notice // of a mode switch that has ended, or a queue that is free

@@ -50,12 +50,12 @@ func TestDedicatedLease(t *testing.T) {
 		"198.18.0.3":   "none of the networks",
 		"192.0.2.1":    "none of the networks",
 	} {
-		_, err := client.JoinInstance(t.Context(), socket, "b", []netip.Addr{addr(a)}, nil)
+		_, err := client.JoinInstance(t.Context(), socket, "b", wire.Join{Addrs: []netip.Addr{addr(a)}}, nil)
 		require.ErrorContains(t, err, why, a)
 	}
 	i.Close()
 	require.Eventually(t, func() bool { // the monitor hears of it a moment later
-		b, err := client.JoinInstance(t.Context(), socket, "b", []netip.Addr{addr("198.18.0.130")}, nil)
+		b, err := client.JoinInstance(t.Context(), socket, "b", wire.Join{Addrs: []netip.Addr{addr("198.18.0.130")}}, nil)
 		if err != nil {
 			return false
 		}
@@ -144,7 +144,7 @@ func TestServerCrashes(t *testing.T) {
 	require.ErrorContains(t, ask(t, socket, "stats", new([]uint32)), "not running")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	_, err := client.JoinInstance(ctx, socket, "a", nil, nil)
+	_, err := client.JoinInstance(ctx, socket, "a", wire.Join{}, nil)
 	require.ErrorIs(t, err, context.DeadlineExceeded, "there is nothing to join")
 }
 
@@ -152,7 +152,7 @@ func TestServerCrashes(t *testing.T) {
 func TestBrokenInstance(t *testing.T) {
 	socket := start(t, "works")
 	victim := join(t, socket, "victim")
-	i, err := client.JoinInstance(t.Context(), socket, "broken", nil, nil)
+	i, err := client.JoinInstance(t.Context(), socket, "broken", wire.Join{}, nil)
 	if err == nil { // else it was cut off before it had all of its lease
 		defer i.Close()
 		select {
@@ -268,4 +268,31 @@ func TestOptions(t *testing.T) {
 	bad = good
 	bad.Shared = nil
 	require.ErrorIs(t, bad.check(), ErrOptions)
+}
+
+// TestPortShare: an instance that takes all ephemeral ports it can get leaves some
+// for others, is told so by errno, and it is counted.
+func TestPortShare(t *testing.T) {
+	socket := start(t, "works")
+	greedy, other := join(t, socket, "greedy"), join(t, socket, "other")
+	bind := func(i *client.Instance, port uint16, p portmap.Purpose) error {
+		_, _, err := i.Bind(t.Context(), table.TCP, shared4.Addr(), port, p, false)
+		return err
+	}
+	var err error
+	n := 0
+	for ; err == nil; n++ {
+		err = bind(greedy, 0, portmap.ForConnect)
+	}
+	require.ErrorIs(t, err, unix.EADDRNOTAVAIL)
+	require.ErrorContains(t, err, "has its share of the ports")
+	const ephemeral = portmap.DefaultEphemeralHigh - portmap.DefaultEphemeralLow + 1
+	require.InDelta(t, ephemeral*2/3, n, 2)
+	require.NoError(t, bind(greedy, 80, portmap.ForBind))
+	for range 1000 {
+		require.NoError(t, bind(other, 0, portmap.ForConnect))
+	}
+	is := mustAsk[Status](t, socket, "status").Instances
+	require.EqualValues(t, 1, is[0].PortsRefused)
+	require.Zero(t, is[1].PortsRefused)
 }

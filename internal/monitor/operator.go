@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/direct/steer"
+	"junction/internal/config"
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
 	"junction/portmap"
@@ -52,8 +54,11 @@ type InstanceStatus struct {
 	Shared     bool           `json:"shared"`
 	Addresses  []netip.Prefix `json:"addresses"`
 	Rate       uint64         `json:"rate_bytes_per_second"` // 0: no limit
+	Priority   string         `json:"priority"`
 	Weight     uint32         `json:"weight"`
 	AgeSeconds float64        `json:"age_seconds"`
+	// PortsRefused is how often it wanted a port beyond its share.
+	PortsRefused uint64 `json:"ports_refused"`
 	// Switching says where a switch under way is, LastSwitch how the last one
 	// went, Queue what passed the queue of an instance in direct mode.
 	Switching  string             `json:"switching,omitempty"`
@@ -170,7 +175,7 @@ func (m *Monitor) instanceStatus(i *instance) InstanceStatus {
 	defer m.mu.Unlock()
 	return InstanceStatus{
 		ID: uint32(i.id), Name: i.name, PID: i.peer.PID, UID: i.peer.UID, Mode: sw.mode.String(),
-		Shared: i.shared, Addresses: i.prefixes, Rate: i.rate, Weight: max(1, i.weight), AgeSeconds: time.Since(i.since).Seconds(),
+		Shared: i.shared, Addresses: i.prefixes, Rate: i.rate, Priority: string(cmp.Or(i.priority, config.BestEffort)), Weight: max(1, i.weight), AgeSeconds: time.Since(i.since).Seconds(), PortsRefused: i.refused,
 		Switching: sw.step, LastSwitch: sw.last, Queue: sw.queue,
 	}
 }

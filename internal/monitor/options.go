@@ -97,7 +97,7 @@ func (o *Options) CheckNIC() error {
 
 // portmapOptions begin a portmap.
 func (o *Options) portmapOptions() (portmap.Options, error) {
-	p := portmap.Options{Unowned: serverMode}
+	p := portmap.Options{Unowned: serverMode, Share: portmap.DefaultShare}
 	for _, s := range o.Shared {
 		p.Shared = append(p.Shared, s.Addr())
 	}

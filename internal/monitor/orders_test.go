@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"junction/internal/config"
 	"junction/internal/monitor/client"
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
@@ -76,6 +77,35 @@ func TestLimitOrder(t *testing.T) {
 	require.Error(t, give(t, socket, "limit", "nonsense", &i))
 }
 
+// TestPriority: it decides the weight that an instance begins with, as far as its
+// user may; limit overrides it.
+func TestPriority(t *testing.T) {
+	socket := start(t, "works")
+	for n, want := range []struct {
+		priority config.Priority
+		weight   uint32
+		shown    string
+	}{{"", 1, "be"}, {config.BestEffort, 1, "be"}, {config.LatencyCritical, latencyWeight, "lc"}} {
+		i, err := client.JoinInstance(t.Context(), socket, fmt.Sprint("i", n), wire.Join{Priority: want.priority}, nil)
+		require.NoError(t, err)
+		t.Cleanup(i.Close)
+		require.Empty(t, i.Lease().Warnings)
+		is := mustAsk[Status](t, socket, "status").Instances[n]
+		require.Equal(t, want.weight, is.Weight)
+		require.Equal(t, want.shown, is.Priority)
+	}
+	_, err := client.JoinInstance(t.Context(), socket, "wrong", wire.Join{Priority: "high"}, nil)
+	require.ErrorContains(t, err, "accepted: lc, be")
+	var i InstanceStatus
+	weight := uint32(3)
+	require.NoError(t, give(t, socket, "limit", wire.Limit{ID: 3, Weight: &weight}, &i))
+	require.EqualValues(t, 3, i.Weight)
+
+	other := instance{peer: control.Peer{UID: uint32(os.Geteuid()) + 1}}
+	require.NoError(t, other.prioritize(config.LatencyCritical))
+	require.Zero(t, other.weight, "another user's, which has the default")
+}
+
 // TestMetrics: what is there can be scraped; the registry checks each metric.
 func TestMetrics(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -118,7 +148,7 @@ func TestInstanceOrders(t *testing.T) {
 		}
 		return s, nil
 	}
-	i, err := client.JoinInstance(t.Context(), socket, "a", nil, obey)
+	i, err := client.JoinInstance(t.Context(), socket, "a", wire.Join{}, obey)
 	require.NoError(t, err)
 	defer i.Close()
 	id := wire.Target{ID: i.Lease().ID}
@@ -163,7 +193,7 @@ func TestInstanceEndsUnderOrder(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	i, err := client.JoinInstance(t.Context(), socket, "a", nil, obey)
+	i, err := client.JoinInstance(t.Context(), socket, "a", wire.Join{}, obey)
 	require.NoError(t, err)
 	go func() {
 		<-asked

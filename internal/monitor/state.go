@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"junction/internal/config"
 	"junction/ipc/control"
 	"junction/portmap"
 )
@@ -30,15 +31,16 @@ type state struct {
 
 // record is an instance.
 type record struct {
-	ID       uint32         `json:"id"`
-	Name     string         `json:"name"`
-	Peer     control.Peer   `json:"peer"`
-	Shared   bool           `json:"shared"`
-	Prefixes []netip.Prefix `json:"prefixes"`
-	Mask     uint64         `json:"mask"`
-	Rate     uint64         `json:"rate_bytes_per_second"`
-	Weight   uint32         `json:"weight"`
-	Since    time.Time      `json:"since"`
+	ID       uint32          `json:"id"`
+	Name     string          `json:"name"`
+	Peer     control.Peer    `json:"peer"`
+	Shared   bool            `json:"shared"`
+	Prefixes []netip.Prefix  `json:"prefixes"`
+	Mask     uint64          `json:"mask"`
+	Rate     uint64          `json:"rate_bytes_per_second"`
+	Weight   uint32          `json:"weight"`
+	Since    time.Time       `json:"since"`
+	Priority config.Priority `json:"priority,omitempty"`
 }
 
 // process is one, told from a later one with the same number by its start.
@@ -88,7 +90,7 @@ func (m *Monitor) save() {
 	s := state{Schema: stateSchema, Shared: m.opts.Shared, Last: uint32(m.last)}
 	s.Server, s.Spare = m.server.processes()
 	for _, i := range m.instances {
-		s.Instances = append(s.Instances, record{uint32(i.id), i.name, i.peer, i.shared, i.prefixes, i.mask, i.rate, i.weight, i.since})
+		s.Instances = append(s.Instances, record{uint32(i.id), i.name, i.peer, i.shared, i.prefixes, i.mask, i.rate, i.weight, i.since, i.priority})
 	}
 	b, err := json.Marshal(s)
 	path := filepath.Join(m.opts.stateDir(), "state.json")

@@ -39,7 +39,7 @@ func (m *Monitor) begin(ctx context.Context, view *table.View, b *brought) error
 	defer m.mu.Unlock()
 	if view != nil {
 		m.ports, err = portmap.Restore(po, view.Snapshot())
-		if err != nil {
+		if m.restored = err == nil; err != nil {
 			m.opts.Logger.Warn("ports of the monitor before are lost", "error", err)
 		}
 	}
@@ -137,7 +137,7 @@ func (m *Monitor) awaitView(ctx context.Context) (*table.View, *brought) {
 // resume calls an instance and serves it. back is closed when it is known
 // whether it has come back.
 func (m *Monitor) resume(ctx context.Context, r record, back chan struct{}) {
-	i := &instance{id: portmap.Instance(r.ID), name: r.Name, peer: r.Peer, shared: r.Shared, prefixes: r.Prefixes, mask: r.Mask, rate: r.Rate, weight: r.Weight, since: r.Since}
+	i := &instance{id: portmap.Instance(r.ID), name: r.Name, peer: r.Peer, shared: r.Shared, prefixes: r.Prefixes, mask: r.Mask, rate: r.Rate, weight: r.Weight, priority: r.Priority, since: r.Since}
 	in, err := m.callBack(ctx, i)
 	close(back)
 	if err != nil {
@@ -206,7 +206,9 @@ func (m *Monitor) rejoin(i *instance, holds []wire.Bind) error {
 	defer m.mu.Unlock()
 	m.advance()
 	defer m.publish()
-	if err := m.ports.Join(i.id, m.lease(i)); err != nil {
+	l := m.lease(i)
+	l.Returning = !m.restored // else the portmap knows what it had
+	if err := m.ports.Join(i.id, l); err != nil {
 		return err
 	}
 	for _, b := range holds {

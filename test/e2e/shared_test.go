@@ -32,13 +32,21 @@ func (r *rig) startNamed(name string, program ...string) *instance {
 func TestSharedAddress(t *testing.T) {
 	eachServerRig(t, func(t *testing.T, r *rig) {
 		redis := []string{need(t, "redis-server"), "--protected-mode", "no", "--save", ""}
-		first := r.startNamed("first", redis...)
+		first := r.start([]string{"--name", "first", "--priority", "lc"}, redis...)
 		first.await("Ready to accept connections")
 		web := r.startNamed("web", guest, "http", ":8080")
 		web.await("ready")
 		checkRedis(t, r, netip.AddrPortFrom(addr4, 6379))
 		checkRedis(t, r, netip.AddrPortFrom(addr6, 6379))
 		checkHasher(t, r, netip.AddrPortFrom(addr4, 8080))
+
+		var is struct {
+			Priority string `json:"priority"`
+			Weight   int    `json:"weight"`
+		}
+		r.ctl(&is, "show", "first")
+		require.Equal(t, "lc", is.Priority)
+		require.Equal(t, 8, is.Weight)
 
 		second := r.startNamed("second", redis...)
 		require.NotZero(t, second.exit(), "the port is another's")

@@ -45,10 +45,9 @@ type Instance struct {
 	moves chan Switch
 }
 
-// JoinInstance connects to the monitor at path and asks for a lease: for the
-// dedicated addresses addrs, or for the shared ones. obey carries out what
+// JoinInstance connects to the monitor at path and asks for a lease. obey carries out what
 // operators order; nil: nothing. Errors: ErrNoMonitor, ctx's, *control.Error.
-func JoinInstance(ctx context.Context, path, name string, addrs []netip.Addr, obey Obey) (*Instance, error) {
+func JoinInstance(ctx context.Context, path, name string, join wire.Join, obey Obey) (*Instance, error) {
 	c, err := dial(ctx, path, name, wire.RoleInstance)
 	if err != nil {
 		return nil, err
@@ -56,7 +55,7 @@ func JoinInstance(ctx context.Context, path, name string, addrs []netip.Addr, ob
 	c.obey = obey
 	i := &Instance{conn: c, obey: obey, changed: make(chan struct{}), holds: make(map[uint64]wire.Bind), moves: make(chan Switch, maxMoves)}
 	c.moves = i.moves
-	if err := i.join(ctx, c.conn, addrs); err != nil {
+	if err := i.join(ctx, c.conn, join); err != nil {
 		_ = c.conn.Close()
 		i.free()
 		return nil, fmt.Errorf("monitor at %s: join: %w", path, err)
@@ -68,8 +67,8 @@ func JoinInstance(ctx context.Context, path, name string, addrs []netip.Addr, ob
 	return i, nil
 }
 
-func (i *Instance) join(ctx context.Context, conn *control.Conn, addrs []netip.Addr) error {
-	if err := wire.Send(ctx, conn, 1, wire.TypeJoin, wire.Join{Addrs: addrs}); err != nil {
+func (i *Instance) join(ctx context.Context, conn *control.Conn, join wire.Join) error {
+	if err := wire.Send(ctx, conn, 1, wire.TypeJoin, join); err != nil {
 		return err
 	}
 	r := wire.Receiver{Conn: conn}

@@ -7,12 +7,15 @@ import (
 	"time"
 
 	"junction/direct"
+	"junction/internal/config"
 )
 
 // Join asks for an instance's lease.
 type Join struct {
 	// Addrs are the dedicated addresses wanted; none: the shared ones.
 	Addrs []netip.Addr `json:"addrs,omitempty"`
+	// Priority decides the weight at the uplink that the instance begins with.
+	Priority config.Priority `json:"priority,omitempty"`
 }
 
 // Joined is the lease.
@@ -22,6 +25,8 @@ type Joined struct {
 	Shared   bool           `json:"shared"`
 	Prefixes []netip.Prefix `json:"prefixes"`
 	Gateways []netip.Addr   `json:"gateways,omitempty"`
+	// Warnings are what was asked for and not given.
+	Warnings []string `json:"warnings,omitempty"`
 	Link
 }
 

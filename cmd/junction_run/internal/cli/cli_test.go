@@ -111,7 +111,7 @@ func TestConfig(t *testing.T) {
 		Engine:     "auto", Boundary: "kill", Kthreads: 3, Argv: []string{"p"},
 		Env: testHost.Environ, Cwd: "/work", Root: "/", UID: 7, GID: 8,
 		LogFormat: "text", LogLevel: slog.LevelDebug,
-		Warnings: []string{file + ":12: runtime_priority is ignored: this version has no core scheduler"},
+		Warnings: []string{"runtime_priority is not used: no uplink is shared without junctiond"},
 	}, got)
 
 	// Flags win, wherever they stand.

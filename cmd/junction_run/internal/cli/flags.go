@@ -9,12 +9,15 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"junction/internal/config"
 )
 
 // enums are the flags that take one of a few words, which completion offers.
 var enums = map[string][]string{
 	"mode":      {"direct", "server", "none"},
 	"driver":    {"afxdp", "tap", "afpacket"},
+	"priority":  {string(config.LatencyCritical), string(config.BestEffort)},
 	"engine":    {"auto", "inproc", "systrap"},
 	"moves":     {"always", "soon", "never"},
 	"boundary":  {"kill", "trap", "off"},
@@ -38,12 +41,13 @@ type flags struct {
 	spin              time.Duration
 	pcap              string
 
-	name, engine, boundary, cwd, root string
-	kthreads                          int
-	quantum                           time.Duration
-	moves                             string
-	env, rw                           []string
-	uid, gid                          uint32
+	name, priority              string
+	engine, boundary, cwd, root string
+	kthreads                    int
+	quantum                     time.Duration
+	moves                       string
+	env, rw                     []string
+	uid, gid                    uint32
 
 	strace, check, json bool
 	logFormat           string
@@ -68,6 +72,7 @@ func (f *flags) registerNetwork(fs *pflag.FlagSet) {
 	word(fs, &f.driver, "driver", "WORD", "afxdp, tap, or as the last resort afpacket; default: the better of the first two that the NIC allows")
 	option(fs, "ip", "CIDR", "address with its prefix length, IPv4 or IPv6; repeatable; with junctiond: an address of one's own instead of the shared one", f.addPrefix)
 	option(fs, "gateway", "ADDR", "default router; repeatable, one for each IP version", f.addGateway)
+	word(fs, &f.priority, "priority", "WORD", "with junctiond: lc (latency critical: eight times the part of a busy uplink) or be (best effort); default: be")
 	option(fs, "mtu", "BYTES", "largest IP packet; default: the NIC's", number(&f.mtu, minMTU, maxMTU))
 	option(fs, "spin", "DURATION", "how long to look for packets before sleeping, such as 50us; default: not at all", f.setSpin)
 	option(fs, "pcap", "FILE", "write the instance's packets to a file", path(&f.pcap))

@@ -27,6 +27,9 @@ func (f *flags) network(s *Settings, cfg *config.Config, host Host) error {
 		a := f.bare[0]
 		return usagef("--ip %q: has no prefix length; write for example %s/%d", a, a, usualBits(a))
 	}
+	if err := f.prioritizes(s, cfg); err != nil {
+		return err
+	}
 	switch {
 	case s.Mode == ModeNone:
 		return f.noNetwork(s, cfg)
@@ -63,6 +66,19 @@ func (f *flags) chooseMode(socket string, host Host) Mode {
 // reaches tells whether there is a monitor to ask, or should be one.
 func (f *flags) reaches(socket string, host Host) bool {
 	return f.socket != "" || host.Monitor != nil && host.Monitor(socket)
+}
+
+// prioritizes settles the instance's part of an uplink that it shares with others.
+func (f *flags) prioritizes(s *Settings, cfg *config.Config) error {
+	switch {
+	case s.Lease:
+		s.Priority = cmp.Or(config.Priority(f.priority), cfg.Priority.V)
+	case f.priority != "":
+		return usagef("--priority is an instance's part of an uplink that junctiond shares out; remove it, or start junctiond")
+	case cfg.Priority.Set:
+		s.warn("runtime_priority is not used: no uplink is shared without junctiond")
+	}
+	return nil
 }
 
 func (f *flags) spins(s *Settings, cfg *config.Config) {

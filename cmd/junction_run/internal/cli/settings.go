@@ -45,7 +45,9 @@ type Settings struct {
 	Lease     bool
 	Socket    string       // the monitor's
 	Dedicated []netip.Addr // with a lease: addresses of its own; none: the shared ones
-	Wait      bool         // with a lease and ModeDirect: until a queue is free
+	// Priority is the part of the uplink that the instance begins with, with a lease.
+	Priority config.Priority
+	Wait     bool // with a lease and ModeDirect: until a queue is free
 
 	Engine    string        // auto, systrap or inproc
 	Boundary  string        // kill, trap or off
