@@ -46,6 +46,7 @@ type simFlags struct {
 	load                               float64
 	seed                               uint64
 	cores, instances, kthreads, number int
+	hints                              bool
 }
 
 func (c *ctl) simCommand() *cobra.Command {
@@ -63,6 +64,7 @@ func (c *ctl) simCommand() *cobra.Command {
 	fs.StringArrayVar(&f.params, "param", nil, "parameter of the policy, such as slice=30us; repeatable")
 	fs.IntVar(&f.instances, "instances", 1, fmt.Sprintf("instances that the requests come to, up to %d", sim.MaxInstances))
 	fs.IntVar(&f.kthreads, "kthreads", 0, "kthreads of each instance; 0: a thread for each request")
+	fs.BoolVar(&f.hints, "hints", false, "programs say which requests are long, and their deadlines; not with --kthreads")
 	fs.IntVar(&f.number, "requests", 200_000, "requests to measure, after a tenth as many to warm up")
 	fs.StringVar(&f.trace, "trace", "", "write every event to this file")
 	for _, name := range []string{"policy", "workload"} {
@@ -138,6 +140,9 @@ func (f *simFlags) config() (config sim.Config, offered float64, err error) {
 	all, offered, err := sim.Workload(f.workload, f.load, f.cores, f.instances, f.kthreads)
 	if err != nil {
 		return config, 0, err
+	}
+	for i := range all {
+		all[i].Hinted = f.hints
 	}
 	config = sim.Config{
 		Policy: p, Cores: f.cores, Cost: cost, Seed: f.seed, Instances: all, Requests: f.number, Warmup: f.number / 10,

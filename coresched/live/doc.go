@@ -22,5 +22,8 @@
 //
 // Whatever ends the actuator, threads get back the class, nice value and cores
 // that they had: it does so itself when it ends in order, and a guard, a process
-// that does nothing else, when it does not, or gives no sign of life.
+// that does nothing else, when it does not, or when it stands still by the same
+// rule, but with 500 ms of CPU time, because it does other things beside, and 10 s
+// in any case. An actuator that goes on after that has no policies until it is
+// given some.
 package live

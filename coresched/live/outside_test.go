@@ -73,3 +73,70 @@ func TestOutside(t *testing.T) {
 }
 
 const schedRR = 2 // SCHED_RR of sched(7)
+
+// What others do to a thread makes a transaction that was decided before fail, and
+// the policy is told why. Here the test is the policy.
+func TestOutsideTransactions(t *testing.T) {
+	a, tids := newActuator(t), startWorkers(t)
+	core := oneCore(t)
+	require.NoError(t, a.Create("e", core, 0))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e := a.enclaves["e"].e
+	require.NoError(t, e.Attach(clock(), false))
+	defer func() { e.Detach(clock()); a.carryOut() }()
+	for _, tid := range tids {
+		require.NoError(t, a.push(a.enclaves["e"], tid))
+		a.watch.drop(tid) // this test says what it does
+		a.wakes(a.threads[tid], true)
+	}
+	a.carryOut()
+	last := func(task cs.Task) (typ cs.MessageType) {
+		buf := make([]cs.Message, 64)
+		for e.Waiting(cs.NoCPU) {
+			n, err := e.Receive(cs.NoCPU, buf)
+			require.NoError(t, err)
+			for _, m := range buf[:n] {
+				if m.Task == task {
+					typ = m.Type
+				}
+			}
+		}
+		return typ
+	}
+	e.Rescan(clock(), nil)
+	for i, c := range []struct {
+		what   string
+		change func(tid int) error
+		told   cs.MessageType
+		result cs.Result
+	}{
+		{"renice", func(tid int) error { return unix.Setpriority(unix.PRIO_PROCESS, tid, 5) }, cs.TaskPriorityChanged, cs.TargetStale},
+		{"chrt --batch", func(tid int) error {
+			return setAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH})
+		}, cs.TaskPriorityChanged, cs.TargetStale},
+		{"chrt --rr", func(tid int) error {
+			return setAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: schedRR, Priority: 1})
+		}, cs.TaskDeparted, cs.TargetNotFound},
+		{"taskset", func(tid int) error {
+			var set unix.CPUSet
+			set.Set(int(core.Next(0)))
+			for c := range machineCPUs() {
+				set.Set(c)
+			}
+			return unix.SchedSetaffinity(tid, &set)
+		}, cs.TaskAffinityChanged, cs.TargetStale},
+	} {
+		if c.what == "taskset" && machineCPUs() == 1 {
+			t.Log("taskset: not on a machine of one core")
+			continue
+		}
+		m := a.threads[tids[i]]
+		x := []cs.Txn{{CPU: core.Next(0), Task: m.task, TaskSeq: e.Status(clock(), m.task).Seq}}
+		require.NoError(t, c.change(m.tid), c.what)
+		a.compare()
+		e.Commit(clock(), cs.NoCPU, x)
+		require.Equal(t, c.result, x[0].Result, c.what)
+		require.Equal(t, c.told, last(m.task), c.what)
+	}
+}

@@ -46,6 +46,9 @@ type Instance struct {
 	Kthreads int
 	// Source of requests; nil: the kthreads compute for ever.
 	Source Source
+	// Hinted: the instance's program says in a table of hints which of its requests
+	// are long, and their deadlines. Each request has a thread of its own then.
+	Hinted bool
 }
 
 func (c *Config) check() error {
@@ -62,6 +65,9 @@ func (c *Config) check() error {
 	for i, in := range c.Instances {
 		if in.Source == nil && in.Kthreads <= 0 || in.Kthreads < 0 {
 			return fmt.Errorf("%w: instance %d has neither requests nor kthreads", ErrConfig, i)
+		}
+		if in.Hinted && in.Kthreads > 0 {
+			return fmt.Errorf("%w: instance %d gives hints of threads, and has kthreads", ErrConfig, i)
 		}
 	}
 	return nil

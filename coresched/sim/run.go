@@ -85,6 +85,7 @@ type instance struct {
 	head    int
 	parked  []cs.Task
 	runtime cs.Time
+	program *program
 }
 
 type request struct {
@@ -126,6 +127,12 @@ func (w *world) populate() error {
 		in := &w.instances[i]
 		in.Instance = w.c.Instances[i]
 		in.Hints.Group = uint32(i + 1)
+		if in.Hinted {
+			var err error
+			if in.program, err = newProgram(); err != nil {
+				return err
+			}
+		}
 		in.rng = rand.New(rand.NewPCG(w.c.Seed, uint64(i)))
 		for range in.Kthreads {
 			t, err := w.enter(i, in.Source == nil)

@@ -74,6 +74,37 @@ func TestShinjukuTail(t *testing.T) {
 	}
 }
 
+// A program that says which of its requests are long helps those that are short,
+// under a policy that knows classes, and no other; one that gives deadlines helps
+// edf. The long ones pay, and are still served.
+func TestHinted(t *testing.T) {
+	run := func(name string, hinted bool) sim.Result {
+		all := workload(t, "rocksdb", 0.8, 2, 1, 0)
+		all[0].Hinted = hinted
+		r, err := sim.Run(sim.Config{Policy: policy(t, name), Cores: 2, Cost: sim.Ghost, Seed: 6, Instances: all, Warmup: 10_000, Requests: 200_000})
+		require.NoError(t, err)
+		require.Equal(t, 200_000, r.Completed)
+		return r
+	}
+	p99 := func(name string, hinted bool) cs.Time { r := run(name, hinted); return r.Short.Quantile(0.99) }
+	with, without := p99("shinjuku", true), p99("shinjuku", false)
+	t.Logf("shinjuku, p99 of short requests at a load of 0.8: %v with hints, %v without", with, without)
+	require.Less(t, 2*with, without)
+	require.Equal(t, p99("fifo-central", true), p99("fifo-central", false))
+
+	deadlines := func(hinted bool) sim.Result {
+		all := []sim.Instance{}
+		for i := range 5 {
+			all = append(all, sim.Instance{Hinted: hinted, Source: sim.Periodic{Period: ms * cs.Time(1+i), Service: ms * cs.Time(1+i) / 6}})
+		}
+		r, err := sim.Run(sim.Config{Policy: policy(t, "edf"), Cores: 1, Cost: sim.Ghost, Seed: 1, Instances: all, Horizon: 1000 * ms})
+		require.NoError(t, err)
+		return r
+	}
+	require.Zero(t, deadlines(true).Missed)
+	require.Equal(t, deadlines(false).Completed, deadlines(true).Completed)
+}
+
 // Sets of periodic tasks that one core can serve: no deadline is missed under
 // edf at no cost up to a load of 1, nor at ghOSt's costs with what they take
 // left free. The same sets at a load above 1 miss some.

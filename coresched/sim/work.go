@@ -57,6 +57,12 @@ func (w *world) own(i int, r request) error {
 	if r.job.Within > 0 {
 		h.Deadline = r.arrived + r.job.Within
 	}
+	if in.program != nil {
+		var err error
+		if h, err = in.program.tell(t, &r, in.Hints, w.now); err != nil {
+			return err
+		}
+	}
 	if err := w.enclave.Hint(w.now, t, h); err != nil {
 		return err
 	}

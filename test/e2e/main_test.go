@@ -76,12 +76,12 @@ func setUp() (dir string, err error) {
 	// By the Makefile, which knows how it must be linked.
 	if junctionRun = os.Getenv("JUNCTION_RUN"); junctionRun == "" {
 		junctionRun = filepath.Join(dir, "junction_run")
-		return dir, tool("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS=junction_run junctiond netserver junction_ctl")
+		return dir, tool("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS=junction_run junctiond netserver junction_ctl junction_policy")
 	}
 	if junctionRun, err = filepath.Abs(junctionRun); err != nil {
 		return dir, err
 	}
-	return dir, tool("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS=junctiond netserver junction_ctl")
+	return dir, tool("make", "-C", "../..", "build", "BIN="+dir, "COMMANDS=junctiond netserver junction_ctl junction_policy")
 }
 
 // tool runs a build tool.
