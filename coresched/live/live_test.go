@@ -48,6 +48,10 @@ func TestMain(m *testing.M) {
 		crowd()
 	case "server":
 		answer()
+	case "stamps":
+		fatal(stamp())
+	case "idle":
+		fatal(idle())
 	}
 }
 
