@@ -14,6 +14,7 @@ import (
 	"junction/internal/monitor/wire"
 	"junction/ipc"
 	"junction/portmap"
+	"junction/switch/protocol"
 )
 
 // Options are the parameters of Run.
@@ -53,6 +54,8 @@ type Options struct {
 	Logger *slog.Logger
 
 	fabric fabric // instead of the uplink's, for tests
+	// stepTime, if not nil, is how long a step of a switch may take, for tests.
+	stepTime func(protocol.Step) time.Duration
 }
 
 const defaultHangAfter = 250 * time.Millisecond

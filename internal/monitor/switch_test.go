@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -100,8 +101,8 @@ func (f *fakeFabric) state(owner uint32) (queues int, steered bool) {
 	return len(f.queues), f.to[owner]
 }
 
-// answers is an instance that says what is expected, up to a step.
-func answers(i *client.Instance, until protocol.Kind) (stop func()) {
+// answers is an instance that says what is expected, but not to some messages.
+func answers(i *client.Instance, but ...protocol.Kind) (stop func()) {
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -113,7 +114,7 @@ func answers(i *client.Instance, until protocol.Kind) (stop func()) {
 			select {
 			case s := <-i.Switches():
 				s.Close()
-				if s.Kind == until {
+				if slices.Contains(but, s.Kind) {
 					continue
 				}
 				w := wire.Switch{Message: protocol.Message{Kind: next[s.Kind], Epoch: s.Epoch}}
@@ -226,6 +227,48 @@ func TestSwitchInterrupted(t *testing.T) {
 		o := <-done
 		require.NoError(t, o.err)
 		require.Equal(t, "the instance ended", o.r.Reason)
+		require.Eventually(t, func() bool { n, _ := f.state(id); return n == 0 }, 30*time.Second, time.Millisecond)
+	}
+}
+
+// TestSwitchStuck: whoever asked for a switch is told in time though the instance
+// does not answer, whatever it was last told. It keeps its queue, for it may use it, and is
+// switched no more, until it answers or ends.
+func TestSwitchStuck(t *testing.T) {
+	f := newFakeFabric(8)
+	var stuck atomic.Int64 // the step; others have time enough
+	socket := startWith(t, "well", func(o *Options) {
+		o.fabric = f
+		o.stepTime = func(s protocol.Step) time.Duration {
+			if s == protocol.Aborting || s == protocol.Step(stuck.Load()) {
+				return time.Millisecond
+			}
+			return time.Minute
+		}
+	})
+	for last, step := range map[protocol.Kind]protocol.Step{
+		protocol.Prepare: protocol.Preparing, protocol.Align: protocol.Aligning,
+		protocol.Move: protocol.Moving, protocol.Finish: protocol.Finishing,
+	} {
+		stuck.Store(int64(step))
+		i := join(t, socket, last.String())
+		stop := answers(i, last, protocol.Abort)
+		id := i.Lease().ID
+		r, err := orderSwitch(t, socket, id, protocol.Direct, false)
+		require.NoError(t, err)
+		if last == protocol.Finish {
+			require.Contains(t, r.Reason, "does not confirm the switch")
+		} else {
+			require.Contains(t, r.Reason, step.String()+" took too long")
+		}
+		queues, steered := f.state(id)
+		require.Equal(t, 1, queues)
+		require.Equal(t, last == protocol.Finish, steered, "it is in the mode that is told")
+		require.Equal(t, r.Mode, map[bool]protocol.Mode{true: protocol.Direct, false: protocol.Server}[steered])
+		_, err = orderSwitch(t, socket, id, protocol.Server, false)
+		require.ErrorContains(t, err, "does not answer")
+		stop()
+		i.Close()
 		require.Eventually(t, func() bool { n, _ := f.state(id); return n == 0 }, 30*time.Second, time.Millisecond)
 	}
 }

@@ -190,11 +190,21 @@ func (s *switcher) setTimer() {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	s.timer = time.AfterFunc(stepTime, func() {
+	s.timer = time.AfterFunc(s.limit(), func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.turn == turn {
 			s.tell((*protocol.Coordinator).Timeout)
 		}
 	})
+}
+
+// limit is how long the present step may take.
+//
+// +checklocks:s.mu
+func (s *switcher) limit() time.Duration {
+	if f := s.m.opts.stepTime; f != nil {
+		return f(s.c.Step())
+	}
+	return stepTime
 }

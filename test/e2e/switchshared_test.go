@@ -1,0 +1,125 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"junction/internal/lab"
+	"junction/switch/protocol"
+)
+
+// TestSwitchNeighbours: of instances on the shared address some are in direct mode
+// and some in server mode at the same time, and each in turn in both. Meanwhile
+// ports are opened and closed: by connections from outside, from an instance to
+// another, and from an instance that only connects. None fails.
+func TestSwitchNeighbours(t *testing.T) {
+	rounds := min(max(2, switches(t)/3), 100)
+	eachServerRig(t, func(t *testing.T, r *rig) {
+		var outward atomic.Uint64
+		l, err := r.Client.Listen("tcp", lab.ClientAddr4.Addr().String()+":7")
+		require.NoError(t, err)
+		defer l.Close()
+		go answerOnce(l, &outward)
+		load := new(running)
+		startRedisLoad(t, r, load, addr4)
+		defer load.stop()
+		echo := r.startNamed("echo", guest, "tcpecho", ":7")
+		echo.await("ready")
+		const forEver = "1000000000"
+		out := r.startNamed("out", guest, "dial", forEver, l.Addr().String())
+		between := r.startNamed("between", guest, "dial", forEver, netip.AddrPortFrom(addr4, 7).String())
+		var inward atomic.Uint64
+		load.client(t, func(n int) error {
+			inward.Add(1)
+			return r.dialEcho(netip.AddrPortFrom(addr4, 7), fmt.Sprint("connection ", n))
+		})
+		goOn := func() {
+			t.Helper()
+			in, out := inward.Load(), outward.Load()
+			require.Eventually(t, func() bool {
+				return t.Failed() || inward.Load() > in+5 && outward.Load() > out+5
+			}, time.Minute, time.Millisecond)
+			load.goesOn(t)
+		}
+		goOn()
+		op := r.operator()
+		ids := map[string]uint32{"it": r.idOf("it"), "echo": r.idOf("echo"), "out": r.idOf("out"), "between": r.idOf("between")}
+		modes := []protocol.Mode{protocol.Direct, protocol.Server}
+		for n := range 2 * rounds {
+			here, there := modes[n%2], modes[1-n%2]
+			for name, to := range map[string]protocol.Mode{"it": here, "out": here, "echo": there, "between": there} {
+				op.switchTo(ids[name], to)
+				mode, _ := r.modeOf(name)
+				require.Equal(t, to.String(), mode)
+			}
+			goOn()
+		}
+		load.stop()
+		for _, i := range []*instance{out, between} {
+			require.True(t, i.running(), "a connection of an instance failed")
+			i.terminate(143)
+			i.checkStats()
+		}
+		require.Equal(t, map[string]string{
+			"tcp/198.18.0.2:6379": "it", "tcp/[fd00:18::2]:6379": "it", "tcp/198.18.0.2:7": "echo", "tcp/[fd00:18::2]:7": "echo",
+		}, r.listeners())
+		t.Logf("%d connections from outside, %d to there", inward.Load(), outward.Load())
+	})
+}
+
+// listeners are the owners of the ports that outlive connections.
+func (r *rig) listeners() map[string]string {
+	owners := r.portOwners()
+	for endpoint, name := range owners {
+		if name == "out" || name == "between" {
+			r.t.Errorf("%s is still %s's", endpoint, name)
+		}
+	}
+	return owners
+}
+
+// dialEcho makes a connection to an echo server and uses it once.
+func (r *rig) dialEcho(addr netip.AddrPort, msg string) error {
+	c, err := r.dial(addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(c, msg); err != nil {
+		return err
+	}
+	got := make([]byte, len(msg))
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != msg {
+		return fmt.Errorf("got %q: %w", got, err)
+	}
+	return nil
+}
+
+// answerOnce echoes one message on each connection and closes it first, so that
+// the other side's ports are free at once.
+func answerOnce(l net.Listener, count *atomic.Uint64) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		count.Add(1)
+		go func() {
+			defer c.Close()
+			b := make([]byte, 1024)
+			if n, err := c.Read(b); err == nil {
+				_, _ = c.Write(b[:n]) // the other side sees what is missing
+			}
+		}()
+	}
+}
