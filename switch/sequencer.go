@@ -30,7 +30,7 @@ type sequencer struct {
 const window = 4096
 
 // patience is how many times hold a frame may be held at most.
-const patience = 5
+const patience = 3
 
 // slot is a frame that is held.
 type slot struct {

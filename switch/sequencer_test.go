@@ -120,16 +120,16 @@ func TestSequencerPatience(t *testing.T) {
 	}
 	add(oldLane, 1, 0)
 	add(newLane, 100, 1)
-	for n := range uint32(4) {
+	for n := range uint32(2) {
 		now := time.Duration(n+1) * 8
 		add(oldLane, 2+n, now)
 		require.Equal(t, now+10, s.expire(now+9, deliver), "the old path brings more")
 	}
-	require.EqualValues(t, 42, s.expire(41, deliver))
-	add(newLane, 101, 41)
-	require.Equal(t, []uint32{1, 2, 3, 4, 5}, got)
-	require.EqualValues(t, 0, s.expire(42, deliver), "it has brought none for long enough")
-	require.Equal(t, []uint32{1, 2, 3, 4, 5, 100, 101}, got)
+	require.EqualValues(t, 26, s.expire(25, deliver))
+	add(newLane, 101, 25)
+	require.Equal(t, []uint32{1, 2, 3}, got)
+	require.EqualValues(t, 0, s.expire(26, deliver), "it has brought none for long enough")
+	require.Equal(t, []uint32{1, 2, 3, 100, 101}, got)
 
 	add(newLane, 200, 50)
 	for now := time.Duration(51); now < 50+patience*10; now++ {

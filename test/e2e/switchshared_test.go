@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,18 +24,14 @@ import (
 func TestSwitchNeighbours(t *testing.T) {
 	rounds := min(max(2, switches(t)/3), 100)
 	eachServerRig(t, func(t *testing.T, r *rig) {
-		var outward atomic.Uint64
-		l, err := r.Client.Listen("tcp", lab.ClientAddr4.Addr().String()+":7")
-		require.NoError(t, err)
-		defer l.Close()
-		go answerOnce(l, &outward)
+		outward := r.answerAt(7)
 		load := new(running)
 		startRedisLoad(t, r, load, addr4)
 		defer load.stop()
 		echo := r.startNamed("echo", guest, "tcpecho", ":7")
 		echo.await("ready")
 		const forEver = "1000000000"
-		out := r.startNamed("out", guest, "dial", forEver, l.Addr().String())
+		out := r.startNamed("out", guest, "dial", forEver, outward.l.Addr().String())
 		between := r.startNamed("between", guest, "dial", forEver, netip.AddrPortFrom(addr4, 7).String())
 		var inward atomic.Uint64
 		load.client(t, func(n int) error {
@@ -42,9 +40,9 @@ func TestSwitchNeighbours(t *testing.T) {
 		})
 		goOn := func() {
 			t.Helper()
-			in, out := inward.Load(), outward.Load()
+			in, out := inward.Load(), outward.count.Load()
 			require.Eventually(t, func() bool {
-				return t.Failed() || inward.Load() > in+5 && outward.Load() > out+5
+				return t.Failed() || inward.Load() > in+5 && outward.count.Load() > out+5
 			}, time.Minute, time.Millisecond)
 			load.goesOn(t)
 		}
@@ -70,7 +68,7 @@ func TestSwitchNeighbours(t *testing.T) {
 		require.Equal(t, map[string]string{
 			"tcp/198.18.0.2:6379": "it", "tcp/[fd00:18::2]:6379": "it", "tcp/198.18.0.2:7": "echo", "tcp/[fd00:18::2]:7": "echo",
 		}, r.listeners())
-		t.Logf("%d connections from outside, %d to there", inward.Load(), outward.Load())
+		t.Logf("%d connections from outside, %d to there", inward.Load(), outward.count.Load())
 	})
 }
 
@@ -105,21 +103,47 @@ func (r *rig) dialEcho(addr netip.AddrPort, msg string) error {
 	return nil
 }
 
-// answerOnce echoes one message on each connection and closes it first, so that
+// answerer echoes one message on each connection and closes it first, so that
 // the other side's ports are free at once.
-func answerOnce(l net.Listener, count *atomic.Uint64) {
+type answerer struct {
+	l     net.Listener
+	count atomic.Uint64
+	over  context.Context // ends what an instance that was ended has left
+	wg    sync.WaitGroup
+}
+
+// answerAt starts one at the client's address.
+func (r *rig) answerAt(port uint16) *answerer {
+	r.t.Helper()
+	l, err := r.Client.Listen("tcp", netip.AddrPortFrom(lab.ClientAddr4.Addr(), port).String())
+	require.NoError(r.t, err)
+	over, end := context.WithCancel(context.Background())
+	a := &answerer{l: l, over: over}
+	a.wg.Go(a.run)
+	r.t.Cleanup(func() {
+		end()
+		_ = l.Close()
+		a.wg.Wait()
+	})
+	return a
+}
+
+func (a *answerer) run() {
 	for {
-		c, err := l.Accept()
+		c, err := a.l.Accept()
 		if err != nil {
 			return
 		}
-		count.Add(1)
-		go func() {
-			defer c.Close()
-			b := make([]byte, 1024)
-			if n, err := c.Read(b); err == nil {
-				_, _ = c.Write(b[:n]) // the other side sees what is missing
-			}
-		}()
+		a.count.Add(1)
+		a.wg.Go(func() { a.answer(c) })
+	}
+}
+
+func (a *answerer) answer(c net.Conn) {
+	defer c.Close()
+	defer context.AfterFunc(a.over, func() { _ = c.SetDeadline(time.Unix(1, 0)) })()
+	b := make([]byte, 1024)
+	if n, err := c.Read(b); err == nil {
+		_, _ = c.Write(b[:n]) // the other side sees what is missing
 	}
 }

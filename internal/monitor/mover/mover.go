@@ -36,10 +36,10 @@ type Options struct {
 // Times.
 const (
 	// holdTime is how long a received frame is kept back for one that was sent
-	// before it, for that one may be lost, after the last that its path brought. With
-	// all patience it is less than what makes a TCP sender's patience end (RFC 6298;
-	// Linux: 200 ms).
-	holdTime = 20 * time.Millisecond
+	// before it, for that one may be lost, after the last that its path brought. A
+	// network server that waits for a processor needs some; three times as long is
+	// still less than a TCP sender waits (RFC 6298; Linux: 200 ms).
+	holdTime = 50 * time.Millisecond
 	// drainTime is how long the old path may take to send what it has, while
 	// packets are kept back; on the way back after a failure it is backTime.
 	drainTime = time.Second
