@@ -120,7 +120,8 @@ func TestDemoErrors(t *testing.T) {
 		Switched: []DemoSwitched{{Phases: []DemoPhase{{}, {}}}},
 	}
 	why := errors.New("why")
-	d.Switched[0].Phases[1].addErrors(load.Phase{Errors: 4, First: why}, load.Phase{Errors: 8, First: errors.New("another")})
+	d.Switched[0].Phases[1].addErrors(load.Phase{Errors: 4, First: why})
+	d.Switched[0].Phases[1].addErrors(load.Phase{Errors: 8, First: errors.New("another")})
 	n, first = d.Errors()
 	require.Equal(t, uint64(15), n)
 	require.Equal(t, why, first)

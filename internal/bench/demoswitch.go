@@ -56,7 +56,7 @@ func (d *Demo) showSwitch(ctx context.Context, r *runner, sys System, demo demoL
 	s.seen.Load = fmt.Sprintf("%s, %d connections", demo.asked, demoConnections)
 	err := s.under(ctx, sys, s.thereAndBack)
 	if err == nil {
-		err = s.under(ctx, Native{}, func(ctx context.Context, on *switchable) error {
+		err = s.under(ctx, Native{}, func(ctx context.Context, on *busy) error {
 			return s.stay(ctx, on, Native{}.Name())
 		})
 	}
@@ -65,24 +65,23 @@ func (d *Demo) showSwitch(ctx context.Context, r *runner, sys System, demo demoL
 }
 
 // under has use work with a load on the server under a system.
-func (s *demoSwitcher) under(ctx context.Context, sys System, use func(context.Context, *switchable) error) error {
+func (s *demoSwitcher) under(ctx context.Context, sys System, use func(context.Context, *busy) error) error {
 	p, err := s.demo.server(s.r)
 	if err != nil {
 		return err
 	}
 	return s.r.serve(ctx, sys, p, probeTCP(s.r.lab, s.demo.port), func(server *server) error {
-		return s.r.loaded(ctx, server, s.demo.port, demoConnections, s.demo.exchange, func(on *switchable) error {
+		return s.r.loaded(ctx, server, s.demo.port, demoConnections, s.demo.exchange, func(on *busy) error {
 			warm := on.load.Mark()
 			err := use(ctx, on)
-			last, ended := on.load.Stop()
-			s.seen.Phases[len(s.seen.Phases)-1].addErrors(warm, last)
-			return errors.Join(err, ended)
+			s.seen.Phases[len(s.seen.Phases)-1].addErrors(warm)
+			return err
 		})
 	})
 }
 
 // thereAndBack stays in each mode for a while.
-func (s *demoSwitcher) thereAndBack(ctx context.Context, on *switchable) error {
+func (s *demoSwitcher) thereAndBack(ctx context.Context, on *busy) error {
 	if err := s.stay(ctx, on, "server"); err != nil {
 		return err
 	}
@@ -106,14 +105,14 @@ func (s *demoSwitcher) thereAndBack(ctx context.Context, on *switchable) error {
 }
 
 // stay lets the load go on, for long enough to say something about it.
-func (s *demoSwitcher) stay(ctx context.Context, on *switchable, name string) error {
+func (s *demoSwitcher) stay(ctx context.Context, on *busy, name string) error {
 	return s.phase(on, name, func() error {
 		return errors.Join(on.load.For(ctx, s.length), on.load.Wait(ctx, demoLeast))
 	})
 }
 
 // phase does something under load and notes what the load has seen meanwhile.
-func (s *demoSwitcher) phase(on *switchable, name string, do func() error) error {
+func (s *demoSwitcher) phase(on *busy, name string, do func() error) error {
 	s.r.o.Progress(s.seen.Load + ", " + name)
 	err := do()
 	p := on.load.Mark()
@@ -121,13 +120,11 @@ func (s *demoSwitcher) phase(on *switchable, name string, do func() error) error
 	return err
 }
 
-// addErrors counts errors of phases that are not shown.
-func (p *DemoPhase) addErrors(others ...load.Phase) {
-	for _, o := range others {
-		p.Result.Errors += o.Errors
-		if p.First == nil {
-			p.First = o.First
-		}
+// addErrors counts errors of a phase that is not shown.
+func (p *DemoPhase) addErrors(other load.Phase) {
+	p.Result.Errors += other.Errors
+	if p.First == nil {
+		p.First = other.First
 	}
 }
 

@@ -82,16 +82,12 @@ func runMemcached(ctx context.Context, r *runner) error {
 	if err != nil {
 		return err
 	}
-	load, err := buildGuest(ctx, r.dir, "memload")
-	if err != nil {
-		return err
-	}
 	p := Program{Report: true, Argv: []string{path, "-u", "root", "-t", "1", "-U", "0", "-p", strconv.Itoa(memcachedPort)}}
 	return r.rounds(ctx, func(ctx context.Context, sys System) error {
 		return r.serve(ctx, sys, p, probeTCP(r.lab, memcachedPort), func(s *server) error {
 			for _, connections := range memcachedConnections {
 				for _, op := range []string{"set", "get"} {
-					if err := r.loadMemcached(ctx, s, load, connections, op); err != nil {
+					if err := r.loadMemcached(ctx, s, connections, op); err != nil {
 						return err
 					}
 				}
@@ -103,36 +99,38 @@ func runMemcached(ctx context.Context, r *runner) error {
 
 var errAnswers = errors.New("requests were answered wrongly")
 
-func (r *runner) loadMemcached(ctx context.Context, s *server, load string, connections int, op string) error {
-	milliseconds := "1000"
-	if r.o.Quick {
-		milliseconds = "200"
-	}
-	before, err := s.cpu()
-	if err != nil {
-		return err
-	}
-	out, err := r.clientOutput(ctx, load, s.address().String(), strconv.Itoa(memcachedPort), strconv.Itoa(connections),
-		milliseconds, op, strconv.Itoa(memcachedBytes))
-	if err != nil {
-		return err
-	}
-	after, err := s.cpu()
-	if err != nil {
-		return err
-	}
-	result, err := clients.ParseMemload(string(out))
-	if err == nil && result.Errors > 0 {
-		err = fmt.Errorf("%w: %d of %d", errAnswers, result.Errors, result.Requests)
-	}
-	if err != nil {
-		return err
-	}
-	name, prefix := s.system.Name(), fmt.Sprintf("%s_c%d_", op, connections)
-	r.c.add(name, prefix+"requests_per_s", Higher, result.PerSecond)
-	r.c.add(name, prefix+"p99_us", Lower, result.P99)
-	r.c.add(name, prefix+"server_cpu_us_per_request", Lower, microsecondsEach(after-before, int(result.Requests)))
-	return nil
+func (r *runner) loadMemcached(ctx context.Context, s *server, connections int, op string) error {
+	exchange := map[string]exchange{"set": setItem(memcachedBytes), "get": getItem(memcachedBytes)}[op]
+	return r.loaded(ctx, s, memcachedPort, connections, exchange, func(on *busy) error {
+		length := time.Second
+		if r.o.Quick {
+			length = 200 * time.Millisecond
+		}
+		before, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		if _, err := faultless(on.load.Mark()); err != nil {
+			return err
+		}
+		const least = 100
+		if err := errors.Join(on.load.For(ctx, length), on.load.Wait(ctx, least)); err != nil {
+			return err
+		}
+		p, err := faultless(on.load.Mark())
+		if err != nil {
+			return err
+		}
+		after, err := s.cpu()
+		if err != nil {
+			return err
+		}
+		name, prefix, result := s.system.Name(), fmt.Sprintf("%s_c%d_", op, connections), p.Result()
+		r.c.add(name, prefix+"requests_per_s", Higher, result.PerSecond)
+		r.c.add(name, prefix+"p99_us", Lower, result.P99)
+		r.c.add(name, prefix+"server_cpu_us_per_request", Lower, microsecondsEach(after-before, int(result.Requests)))
+		return nil
+	})
 }
 
 // The load on nginx: files in KiB, and connections.

@@ -77,7 +77,7 @@ func runBlocks(ctx context.Context, r *runner) error {
 		var m measured
 		err := r.serve(ctx, sys, p, probeTCP(r.lab, nginxPort), func(s *server) error {
 			for _, kib := range files {
-				err := r.loaded(ctx, s, nginxPort, switchConnections, getFile("/"+fileName(kib), content(kib)), func(on *switchable) error {
+				err := r.loaded(ctx, s, nginxPort, switchConnections, getFile("/"+fileName(kib), content(kib)), func(on *busy) error {
 					if sys == (Native{}) {
 						return r.blocksNative(ctx, on, kib)
 					}
@@ -118,7 +118,7 @@ func (r *runner) nginxFiles(files []int) (Program, error) {
 	return p, nil
 }
 
-func (r *runner) blocksNative(ctx context.Context, on *switchable, kib int) error {
+func (r *runner) blocksNative(ctx context.Context, on *busy, kib int) error {
 	n, err := r.requests(ctx, on)
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func (r *runner) blocksNative(ctx context.Context, on *switchable, kib int) erro
 }
 
 // blocks measures the first mode, half and half, and the second mode.
-func (r *runner) blocks(ctx context.Context, on *switchable, kib int, order []protocol.Mode, m *measured) error {
+func (r *runner) blocks(ctx context.Context, on *busy, kib int, order []protocol.Mode, m *measured) error {
 	if _, err := on.to(ctx, order[0]); err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func runShares(ctx context.Context, r *runner) error {
 		var m measured
 		rates := make(map[int]float64)
 		err := r.serve(ctx, sys, p, probeTCP(r.lab, nginxPort), func(s *server) error {
-			return r.loaded(ctx, s, nginxPort, switchConnections, getFile("/"+fileName(shareFile), content(shareFile)), func(on *switchable) error {
+			return r.loaded(ctx, s, nginxPort, switchConnections, getFile("/"+fileName(shareFile), content(shareFile)), func(on *busy) error {
 				n, err := r.requests(ctx, on)
 				if err != nil {
 					return err
@@ -201,7 +201,7 @@ func runShares(ctx context.Context, r *runner) error {
 
 // shared makes n requests, a share of them in percent in direct mode. It begins
 // in the mode that the instance is in.
-func (on *switchable) shared(ctx context.Context, n, share int, m *measured) (load.Phase, error) {
+func (on *busy) shared(ctx context.Context, n, share int, m *measured) (load.Phase, error) {
 	direct := n * share / 100
 	parts := map[protocol.Mode]int{protocol.Direct: direct, protocol.Server: n - direct}
 	here, there := protocol.Server, protocol.Direct
@@ -234,7 +234,7 @@ func gainOver(rates map[int]float64) float64 {
 }
 
 // requests returns how many requests make a measurement, by the present rate.
-func (r *runner) requests(ctx context.Context, on *switchable) (int, error) {
+func (r *runner) requests(ctx context.Context, on *busy) (int, error) {
 	length, least := 2*time.Second, 500
 	if r.o.Quick {
 		length, least = 200*time.Millisecond, 100
@@ -243,9 +243,12 @@ func (r *runner) requests(ctx context.Context, on *switchable) (int, error) {
 	return max(least, int(p.PerSecond()*length.Seconds())), err
 }
 
-// during returns what the load sees in the next n requests.
-func (on *switchable) during(ctx context.Context, n int) (load.Phase, error) {
-	on.load.Mark()
+// during returns what the load sees in the next n requests. What has failed since
+// the last mark is an error too.
+func (on *busy) during(ctx context.Context, n int) (load.Phase, error) {
+	if p, err := faultless(on.load.Mark()); err != nil {
+		return p, err
+	}
 	if err := on.load.Wait(ctx, uint64(n)); err != nil {
 		return load.Phase{}, err
 	}
@@ -254,7 +257,7 @@ func (on *switchable) during(ctx context.Context, n int) (load.Phase, error) {
 
 // divided makes some requests, switches, and makes the others. Those that are
 // answered during the switch come on top.
-func (on *switchable) divided(ctx context.Context, before, after int, mode protocol.Mode, m *measured) (load.Phase, error) {
+func (on *busy) divided(ctx context.Context, before, after int, mode protocol.Mode, m *measured) (load.Phase, error) {
 	first, err := on.during(ctx, before)
 	if err != nil {
 		return first, err

@@ -1,5 +1,5 @@
 // Package clients reads what real network clients print: redis-benchmark, wrk,
-// iperf3, NetPIPE and this project's udpping, memload and micro. What they print is not trusted: what cannot
+// iperf3, NetPIPE and this project's udpping and micro. What they print is not trusted: what cannot
 // be understood is an error, never a zero.
 package clients
 

@@ -30,6 +30,21 @@ func (e *Exchange) same(at int, part []byte, lo, hi int) bool {
 	return lo >= hi || bytes.Equal(e.Answer[lo:hi], part[lo-at:hi-at])
 }
 
+// Once asks once, on a connection of the caller's. Error: ErrAnswer, or the connection's.
+func (e *Exchange) Once(conn io.ReadWriter) error {
+	if _, err := conn.Write(e.Request); err != nil {
+		return err
+	}
+	got := make([]byte, len(e.Answer))
+	if n, err := io.ReadFull(conn, got); err != nil {
+		return fmt.Errorf("after %.80q: %w", got[:n], err)
+	}
+	if !e.holds(0, got) {
+		return fmt.Errorf("%w: %.80q", ErrAnswer, got)
+	}
+	return nil
+}
+
 // ErrLearn says that a server's answer cannot be what all others are compared with.
 var ErrLearn = errors.New("not what was asked for")
 

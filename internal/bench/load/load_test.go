@@ -211,6 +211,20 @@ func TestStartRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "no TCP connection")
 }
 
+func TestOnce(t *testing.T) {
+	answer := hello.Answer
+	c, err := listen(t, lines(func() []byte { return answer }))(t.Context())
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, hello.Once(c))
+	require.NoError(t, hello.Once(c))
+	wrong := Exchange{Request: hello.Request, Answer: []byte("good bye\n")}
+	require.ErrorIs(t, wrong.Once(c), ErrAnswer)
+	longer := Exchange{Request: []byte("none"), Answer: []byte("x")}
+	require.NoError(t, c.(*net.TCPConn).CloseWrite())
+	require.Error(t, longer.Once(c))
+}
+
 // A server's pages are compared to the last byte, but for the date.
 func TestHTTP(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), within)

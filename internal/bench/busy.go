@@ -1,10 +1,9 @@
 package bench
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 
 	"junction/internal/bench/load"
@@ -14,15 +13,15 @@ import (
 	"junction/switch/protocol"
 )
 
-// switchable is a server in an instance behind a network server, under a load
-// whose connections stay open while it is switched.
-type switchable struct {
+// busy is a server under a load whose connections stay open.
+type busy struct {
 	load   *load.Load
-	daemon *daemon
+	daemon *daemon // that switches it, if it is behind a network server
 }
 
-// loaded has use work with a load on the server: so many connections.
-func (r *runner) loaded(ctx context.Context, s *server, port, connections int, exchange exchange, use func(*switchable) error) error {
+// loaded has use work with a load on the server: so many connections. Requests
+// that fail after use's last mark fail it.
+func (r *runner) loaded(ctx context.Context, s *server, port, connections int, exchange exchange, use func(*busy) error) error {
 	dial := func(ctx context.Context) (net.Conn, error) {
 		return r.lab.Client.DialContext(ctx, "tcp", hostPort(port))
 	}
@@ -38,7 +37,15 @@ func (r *runner) loaded(ctx context.Context, s *server, port, connections int, e
 	if err := l.Wait(ctx, warmRequests); err != nil {
 		return err
 	}
-	return use(&switchable{load: l, daemon: s.plan.daemon})
+	if err := use(&busy{load: l, daemon: s.plan.daemon}); err != nil {
+		return err
+	}
+	last, err := l.Stop()
+	if err != nil {
+		return err
+	}
+	_, err = faultless(last)
+	return err
 }
 
 // warmRequests are made before anything counts.
@@ -67,17 +74,36 @@ func getFile(path string, body []byte) exchange {
 // getValue asks redis for a value, which it stores first.
 func getValue(value string) exchange {
 	return func(c net.Conn) (load.Exchange, error) {
-		const stored = "+OK\r\n"
-		if _, err := fmt.Fprintf(c, "SET key %s\r\n", value); err != nil {
-			return load.Exchange{}, err
-		}
-		answer := make([]byte, len(stored))
-		if _, err := io.ReadFull(c, answer); err != nil || string(answer) != stored {
-			return load.Exchange{}, errors.Join(fmt.Errorf("redis answers %q to SET", answer), err)
-		}
-		return load.Exchange{Request: []byte("GET key\r\n"), Answer: fmt.Appendf(nil, "$%d\r\n%s\r\n", len(value), value)}, nil
+		store := load.Exchange{Request: fmt.Appendf(nil, "SET key %s\r\n", value), Answer: []byte("+OK\r\n")}
+		return load.Exchange{Request: []byte("GET key\r\n"), Answer: fmt.Appendf(nil, "$%d\r\n%s\r\n", len(value), value)}, store.Once(c)
 	}
 }
+
+// setItem stores an item of so many bytes with memcached, again and again.
+func setItem(bytes int) exchange {
+	return func(net.Conn) (load.Exchange, error) {
+		return load.Exchange{
+			Request: fmt.Appendf(nil, "set key 0 0 %d\r\n%s\r\n", bytes, item(bytes)),
+			Answer:  []byte("STORED\r\n"),
+		}, nil
+	}
+}
+
+// getItem asks memcached for an item, which it stores first.
+func getItem(bytes int) exchange {
+	return func(c net.Conn) (load.Exchange, error) {
+		e, err := setItem(bytes)(c)
+		if err == nil {
+			err = e.Once(c)
+		}
+		return load.Exchange{
+			Request: []byte("get key\r\n"),
+			Answer:  fmt.Appendf(nil, "VALUE key 0 %d\r\n%s\r\nEND\r\n", bytes, item(bytes)),
+		}, err
+	}
+}
+
+func item(n int) []byte { return bytes.Repeat([]byte("v"), n) }
 
 // switchAttempts is how often a switch is ordered that is rolled back: on a
 // machine with too much to do one may be.
@@ -85,7 +111,7 @@ const switchAttempts = 5
 
 // to switches the instance to a mode, unless it is in it, and returns how that
 // went, also when it was rolled back.
-func (on *switchable) to(ctx context.Context, mode protocol.Mode) (results []wire.SwitchResult, err error) {
+func (on *busy) to(ctx context.Context, mode protocol.Mode) (results []wire.SwitchResult, err error) {
 	for on.daemon.mode != mode {
 		if len(results) == switchAttempts {
 			return results, fmt.Errorf("switch to %v: rolled back %d times: %s", mode, len(results), results[len(results)-1].Reason)
