@@ -19,63 +19,133 @@ through the network server, in direct mode through a queue of the instance's
 own. Addresses and connections stay. It ends when the switch has, and prints the
 longest time for which the switch kept a packet back (blackout_us), frames that
 were on their way by the old path, lost, came twice and out of order. When the
-switch is rolled back it says why and which mode the instance is in, and fails.`
+switch is rolled back it says why and which mode the instance is in, and fails.
+
+--auto on begins a policy that has the busiest instances in direct mode, by
+packets per second, and takes the queue of one back that needs it no more or far
+less than another; junction_ctl status tells what it decided and why. It leaves
+an instance alone that has been switched by hand, or was started with --mode
+direct, until --mode auto leaves that to the policy again. --wait counts: the
+policy gives up a queue for who waits for one.`
+
+// switchFlags are the flags of switch.
+type switchFlags struct {
+	mode, auto string
+	wait, all  bool
+	queues     int
+	rate       float64
+}
+
+// modeAuto leaves an instance to the policy.
+const modeAuto = "auto"
 
 func (c *ctl) switchCommand() *cobra.Command {
-	var mode string
-	var wait, all bool
-	cmd := command("switch NAME --mode direct|server", "Switch an instance, by name or number, to the other mode while packets flow",
-		func(_ *cobra.Command, args []string) error {
-			if all == (len(args) == 1) || len(args) > 1 {
-				return errors.New("switch: give the NAME of one instance, or --all")
-			}
-			return nil
-		},
+	var f switchFlags
+	var cmd *cobra.Command
+	cmd = command("switch NAME --mode direct|server|auto", "Switch an instance, by name or number, to the other mode while packets flow",
+		func(_ *cobra.Command, args []string) error { return f.check(cmd, args) },
 		func(ctx context.Context, args []string) error {
-			to, err := protocol.ParseMode(mode)
-			if err != nil {
-				return fmt.Errorf("--mode: %w", err)
+			if f.auto != "" {
+				return c.setAuto(ctx, f.policy(cmd))
 			}
-			if all {
-				return c.switchAll(ctx, to, wait)
-			}
-			var s monitor.Status
-			if err := c.ask(ctx, "status", &s); err != nil {
-				return err
-			}
-			i, err := find(s.Instances, args[0])
-			if err != nil {
-				return err
-			}
-			return c.switchOne(ctx, i, to, wait)
+			return c.switchThem(ctx, args, &f)
 		})
 	cmd.Long = switchLong
-	cmd.Flags().StringVar(&mode, "mode", "", "direct or server")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until a queue is free and no other switch of the instance is under way")
-	cmd.Flags().BoolVar(&all, "all", false, "all instances, one after the other")
+	cmd.Flags().StringVar(&f.mode, "mode", "", "direct, server, or auto: as the policy says")
+	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until a queue is free and no other switch of the instance is under way")
+	cmd.Flags().BoolVar(&f.all, "all", false, "all instances, one after the other")
+	cmd.Flags().StringVar(&f.auto, "auto", "", "on or off: the policy that switches by itself, instead of a NAME")
+	cmd.Flags().IntVar(&f.queues, "queues", 0, "with --auto on: how many instances may be in direct mode; default: as before")
+	cmd.Flags().Float64Var(&f.rate, "rate", 0, "with --auto on: from how many packets per second an instance is worth a queue; default: as before")
 	return cmd
 }
 
-// switchAll goes on with the next instance when one could not be switched.
-func (c *ctl) switchAll(ctx context.Context, to protocol.Mode, wait bool) error {
+// check checks what belongs together.
+func (f *switchFlags) check(cmd *cobra.Command, args []string) error {
+	given := cmd.Flags().Changed
+	switch {
+	case f.auto == "" && (given("queues") || given("rate")):
+		return errors.New("switch: --queues and --rate are the policy's: give --auto on with them")
+	case f.auto == "" && (f.all == (len(args) == 1) || len(args) > 1):
+		return errors.New("switch: give the NAME of one instance, or --all")
+	case f.auto == "":
+		_, err := f.parseMode()
+		return err
+	case f.auto != "on" && f.auto != "off":
+		return fmt.Errorf("switch: --auto %q: accepted: on, off", f.auto)
+	case f.auto == "off" && (given("queues") || given("rate")):
+		return errors.New("switch: --queues and --rate have no meaning with --auto off")
+	case len(args) > 0 || f.all || f.wait || f.mode != "":
+		return errors.New("switch: --auto is for all instances; to leave one to the policy: switch NAME --mode auto")
+	}
+	return nil
+}
+
+// parseMode reads --mode; modeAuto is none.
+func (f *switchFlags) parseMode() (protocol.Mode, error) {
+	if f.mode == modeAuto {
+		return 0, nil
+	}
+	m, err := protocol.ParseMode(f.mode)
+	if err != nil {
+		return 0, fmt.Errorf("switch: --mode %q: accepted: direct, server, auto", f.mode)
+	}
+	return m, nil
+}
+
+func (f *switchFlags) policy(cmd *cobra.Command) wire.Auto {
+	o := wire.Auto{On: f.auto == "on"}
+	if cmd.Flags().Changed("queues") {
+		o.Queues = &f.queues
+	}
+	if cmd.Flags().Changed("rate") {
+		o.Rate = &f.rate
+	}
+	return o
+}
+
+func (c *ctl) setAuto(ctx context.Context, o wire.Auto) error {
+	var s monitor.AutoStatus
+	if err := c.order(ctx, "auto", o, &s); err != nil {
+		return err
+	}
+	return c.print(s, func(w io.Writer) { writeAuto(w, &s) })
+}
+
+// switchThem does one, or all: it goes on with the next when one could not be switched.
+func (c *ctl) switchThem(ctx context.Context, args []string, f *switchFlags) error {
 	var s monitor.Status
 	if err := c.ask(ctx, "status", &s); err != nil {
 		return err
 	}
+	if !f.all {
+		i, err := find(s.Instances, args[0])
+		if err != nil {
+			return err
+		}
+		s.Instances = []monitor.InstanceStatus{i}
+	}
 	var errs []error
 	for _, i := range s.Instances {
-		errs = append(errs, c.switchOne(ctx, i, to, wait))
+		errs = append(errs, c.switchOne(ctx, i, f))
 	}
 	return errors.Join(errs...)
 }
 
-func (c *ctl) switchOne(ctx context.Context, i monitor.InstanceStatus, to protocol.Mode, wait bool) error {
+func (c *ctl) switchOne(ctx context.Context, i monitor.InstanceStatus, f *switchFlags) error {
+	if f.mode == modeAuto {
+		return c.unpin(ctx, i)
+	}
+	to, err := f.parseMode()
+	if err != nil {
+		return err
+	}
 	o, err := c.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer o.Close()
-	r, err := o.Switch(ctx, wire.SwitchOrder{Target: wire.Target{ID: i.ID}, Mode: to, Wait: wait})
+	r, err := o.Switch(ctx, wire.SwitchOrder{Target: wire.Target{ID: i.ID}, Mode: to, Wait: f.wait})
 	if err != nil {
 		return err
 	}
@@ -83,6 +153,27 @@ func (c *ctl) switchOne(ctx context.Context, i monitor.InstanceStatus, to protoc
 		return err
 	}
 	return fmt.Errorf("switch %s to %v: %s; it is in %v mode", r.Name, r.To, r.Reason, r.Mode)
+}
+
+// unpin leaves an instance to the policy.
+func (c *ctl) unpin(ctx context.Context, i monitor.InstanceStatus) error {
+	var now monitor.InstanceStatus
+	if err := c.order(ctx, "unpin", wire.Target{ID: i.ID}, &now); err != nil {
+		return err
+	}
+	return c.print(now, func(w io.Writer) { fmt.Fprintf(w, "%d\t%s\t%s\tleft to the policy\n", i.ID, i.Name, i.Mode) })
+}
+
+// writeAuto writes the policy and what it did last.
+func writeAuto(w io.Writer, s *monitor.AutoStatus) {
+	if !s.On {
+		fmt.Fprintln(w, "auto\toff")
+		return
+	}
+	fmt.Fprintf(w, "auto\ton\tfrom %.0f packets/s, %d queues\tswitches %d, instances pinned by hand %d\n", s.Rate, s.Queues, s.Switches, s.Pinned)
+	for _, d := range s.Decisions {
+		fmt.Fprintf(w, "\t%v ago\t%s to %v at %.0f packets/s: %s\t%s\n", seconds(d.AgeSeconds), d.Name, d.To, d.RatePPS, d.Reason, d.Outcome)
+	}
 }
 
 func writeSwitch(w io.Writer, r *wire.SwitchResult) {

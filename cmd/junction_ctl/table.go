@@ -42,7 +42,13 @@ func writeStatus(w io.Writer, s monitor.Status) {
 	if len(s.Dedicated) > 0 {
 		fmt.Fprintf(w, "dedicated\t%s\n", prefixes(s.Dedicated))
 	}
+	writeAuto(w, &s.Auto)
 	fmt.Fprintf(w, "instances\t%d\n", len(s.Instances))
+	for _, i := range s.Instances {
+		if s.Auto.On {
+			fmt.Fprintf(w, "\t%s\t%s mode, %.0f packets/s\t%s\n", i.Name, i.Mode, i.RatePPS, i.Reason)
+		}
+	}
 	for _, o := range s.Offences {
 		fmt.Fprintf(w, "offence\t%q\t%s\t%d times, last pid %d\n", o.Name, o.Kind, o.Count, o.PID)
 	}
@@ -89,6 +95,11 @@ func writeDetail(w io.Writer, d detail) {
 	}
 	if d.Switching != "" {
 		fmt.Fprintf(w, "switching\t%s\n", d.Switching)
+	}
+	if d.Reason != "" {
+		fmt.Fprintf(w, "auto\t%.0f packets/s\t%s\n", d.RatePPS, d.Reason)
+	} else if d.Pinned {
+		fmt.Fprintln(w, "auto\toff, and pinned by hand")
 	}
 	if r := d.LastSwitch; r != nil {
 		fmt.Fprintf(w, "last switch\t%v to %v\t%s\tblackout %v\tlost %d\n", r.From, r.To, cmp.Or(r.Reason, "done"), micros(r.BlackoutUS), r.Lost)

@@ -19,6 +19,7 @@ import (
 	"junction/internal/monitor"
 	"junction/internal/monitor/wire"
 	"junction/internal/version"
+	"junction/switch/auto"
 )
 
 const long = `junctiond runs server mode: it takes a NIC, which a network server (netserver,
@@ -41,6 +42,7 @@ type flags struct {
 	hangAfter, spin             time.Duration
 	minPort                     uint16
 	directQueues                int
+	auto                        wire.AutoSettings
 	metrics                     string
 	logFormat                   string
 	logLevel                    string
@@ -83,6 +85,9 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.DurationVar(&f.hangAfter, "hang-after", 0, "how long the network server may give no sign of life; default 250ms")
 	fs.DurationVar(&f.spin, "spin", 0, "how long the network server looks for frames before it sleeps")
 	fs.IntVar(&f.directQueues, "direct-queues", steer.DefaultVFs, "how many instances may be in direct mode at once")
+	fs.BoolVar(&f.auto.On, "auto", false, "switch the busiest instances to direct mode, and others back (junction_ctl switch --auto changes it)")
+	fs.IntVar(&f.auto.Queues, "auto-queues", 0, "with --auto: how many instances may be in direct mode; default: --direct-queues")
+	fs.Float64Var(&f.auto.Rate, "auto-rate", auto.DefaultRate, "with --auto: from how many packets per second an instance is worth a queue")
 	fs.Uint16Var(&f.minPort, "min-port", 0, "lowest port that instances may bind")
 	fs.StringVar(&f.metrics, "metrics", "", "address to serve Prometheus metrics at, such as 127.0.0.1:9100; default: nowhere")
 	fs.StringVar(&f.logFormat, "log", "text", "form of messages on standard error: text or json")
@@ -101,7 +106,7 @@ func (f *flags) options() (o monitor.Options, err error) {
 		return o, err
 	}
 	o.Socket, o.HangAfter, o.MinPort, o.Metrics = f.socket, f.hangAfter, f.minPort, f.metrics
-	o.DirectQueues = f.directQueues
+	o.DirectQueues, o.Auto = f.directQueues, f.auto
 	o.Uplink = wire.Setup{Driver: f.driver, MTU: f.mtu, MAC: f.mac, Spin: f.spin}
 	if o.Uplink.NIC, o.Uplink.Queues, err = direct.ParseNIC(f.nic); err != nil {
 		return o, fmt.Errorf("--nic %q: %w", f.nic, err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	"junction/internal/monitor/wire"
 	"junction/ipc"
 	"junction/ipc/control"
+	"junction/netserver"
 )
 
 // TestMain is also the network server of the tests: one without uplink, which
@@ -82,7 +84,14 @@ func fakeServer(how, socket string) error {
 			err = wire.Decode(&env, wire.TypeDetach, &d)
 			delete(attached, d.ID)
 		case wire.TypeAsk:
+			var a wire.Ask
+			if err = wire.Decode(&env, wire.TypeAsk, &a); err != nil {
+				break
+			}
 			b, _ := json.Marshal(slices.Sorted(maps.Keys(attached)))
+			if how == "counts" && a.Verb == "stats" {
+				b, _ = json.Marshal(fakeStats(slices.Sorted(maps.Keys(attached))))
+			}
 			err = wire.Send(ctx, conn, env.ID, wire.TypeAnswer, json.RawMessage(b))
 		}
 		if err != nil {
@@ -90,6 +99,20 @@ func fakeServer(how, socket string) error {
 		}
 	}
 }
+
+// fakeStats makes the instance with the lowest number the busiest, by far.
+func fakeStats(ids []uint32) netserver.Stats {
+	s := netserver.Stats{Ports: make(map[uint32]netserver.PortStats)}
+	for n, id := range ids {
+		const perSecond = 1e6
+		var p netserver.PortStats
+		p.In = uint64(time.Since(fakeStart).Seconds() * perSecond / math.Pow(10000, float64(n)))
+		s.Ports[id] = p
+	}
+	return s
+}
+
+var fakeStart = time.Now()
 
 // fakeAttach takes an instance's rings. One that is called broken it reports.
 func fakeAttach(ctx context.Context, r *wire.Receiver, env *control.Envelope, attached map[uint32]*ipc.End) error {

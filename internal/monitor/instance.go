@@ -37,6 +37,8 @@ type instance struct {
 	asked    pending
 	sw       *switcher
 	back     wire.Rejoin // what it said when it came back
+	// wasPinned: it was when the monitor before died.
+	wasPinned bool
 }
 
 // serveInstance gives an instance its lease, for as long as it is connected.

@@ -41,6 +41,7 @@ type Monitor struct {
 	offences offences
 	switches notice // of a mode switch that has ended, or a queue that is free
 
+	auto    autopilot
 	sched   scheduler
 	server  supervisor
 	uplink  uplink
@@ -60,6 +61,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	m.server.init(m)
 	m.uplink.m = m
+	m.auto.init(m)
 	if err := os.MkdirAll(filepath.Dir(o.Socket), 0o755); err != nil {
 		return err
 	}
@@ -93,6 +95,7 @@ func (m *Monitor) run(ctx context.Context, l *control.Listener, before state) (e
 	defer helpers.Wait()
 	defer stop()
 	helpers.Go(func() { m.server.supervise(ctx, before.Server, before.Spare) })
+	helpers.Go(func() { m.auto.run(ctx) })
 	failed := make(chan error, 2)
 	help := func(f func() error) {
 		helpers.Go(func() {

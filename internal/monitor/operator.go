@@ -32,6 +32,8 @@ type Status struct {
 	Instances     []InstanceStatus `json:"instances"`
 	// DirectQueues are the instances' own, with their counters.
 	DirectQueues []steer.VFStats `json:"direct_queues"`
+	// Auto is the policy that gives queues to the busiest.
+	Auto AutoStatus `json:"auto"`
 	// Offences counts what peers did that no honest one does.
 	Offences []Offence `json:"offences"`
 }
@@ -64,6 +66,12 @@ type InstanceStatus struct {
 	Switching  string             `json:"switching,omitempty"`
 	LastSwitch *wire.SwitchResult `json:"last_switch,omitempty"`
 	Queue      *steer.VFStats     `json:"queue,omitempty"`
+	// Pinned: an operator has decided on the mode, so the policy does not.
+	// RatePPS are packets per second, and Reason says why it is in its mode: both
+	// the policy's, while it is on.
+	Pinned  bool    `json:"pinned"`
+	RatePPS float64 `json:"rate_pps,omitempty"`
+	Reason  string  `json:"reason,omitempty"`
 }
 
 // PortStatus is an owned port's.
@@ -134,6 +142,10 @@ func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask, env
 		return m.upgrade(ctx, a)
 	case "switch":
 		return m.switchMode(ctx, a)
+	case "auto":
+		return m.setAuto(a)
+	case "unpin":
+		return m.unpin(a)
 	case wire.SchedCreate, wire.SchedDestroy, wire.SchedPolicy, wire.SchedPush:
 		return m.schedOrder(a)
 	}
@@ -153,7 +165,7 @@ func (m *Monitor) Status() Status {
 	s := Status{
 		Schema: 1, PID: os.Getpid(), UptimeSeconds: time.Since(m.start).Seconds(),
 		Shared: m.opts.Shared, Gateways: m.opts.Gateways, Dedicated: m.opts.Dedicated,
-		Server: m.server.status(), Instances: []InstanceStatus{}, DirectQueues: m.uplink.stats(), Offences: m.offences.list(),
+		Server: m.server.status(), Instances: []InstanceStatus{}, DirectQueues: m.uplink.stats(), Auto: m.auto.status(), Offences: m.offences.list(),
 	}
 	for _, i := range m.present() {
 		s.Instances = append(s.Instances, m.instanceStatus(i))
@@ -171,12 +183,14 @@ func (m *Monitor) present() []*instance {
 
 func (m *Monitor) instanceStatus(i *instance) InstanceStatus {
 	sw := i.sw.status() // not with m.mu held: a queue may just be ended, which takes its time
+	rate, reason := m.auto.verdict(i.id)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return InstanceStatus{
 		ID: uint32(i.id), Name: i.name, PID: i.peer.PID, UID: i.peer.UID, Mode: sw.mode.String(),
 		Shared: i.shared, Addresses: i.prefixes, Rate: i.rate, Priority: string(cmp.Or(i.priority, config.BestEffort)), Weight: max(1, i.weight), AgeSeconds: time.Since(i.since).Seconds(), PortsRefused: i.refused,
 		Switching: sw.step, LastSwitch: sw.last, Queue: sw.queue,
+		Pinned: i.sw.pinned.Load(), RatePPS: rate, Reason: reason,
 	}
 }
 

@@ -26,6 +26,8 @@ type Options struct {
 	// DirectQueues is how many instances may be in direct mode at once. Default:
 	// steer.DefaultVFs.
 	DirectQueues int
+	// Auto is the policy of mode switches. Default: off; with all queues.
+	Auto wire.AutoSettings
 	// Shared are the shared addresses, with the prefix lengths of their
 	// networks, one at least.
 	Shared []netip.Prefix
@@ -56,6 +58,7 @@ type Options struct {
 	fabric fabric // instead of the uplink's, for tests
 	// stepTime, if not nil, is how long a step of a switch may take, for tests.
 	stepTime func(protocol.Step) time.Duration
+	autoHold time.Duration // auto.Options.Hold, for tests
 }
 
 const defaultHangAfter = 250 * time.Millisecond
@@ -76,6 +79,9 @@ func (o *Options) check() error {
 	o.Sched.Logger = o.Logger
 	if len(o.Shared) == 0 || len(o.Server) == 0 || o.Socket == "" || o.Uplink.NIC == "" {
 		return fmt.Errorf("%w: a socket, a NIC, a shared address and a network server's path are needed", ErrOptions)
+	}
+	if err := o.checkAuto(&o.Auto); err != nil {
+		return err
 	}
 	for _, g := range o.Gateways {
 		if !slices.ContainsFunc(o.Shared, func(p netip.Prefix) bool { return p.Contains(g) || g.IsLinkLocalUnicast() && p.Addr().Is6() }) {

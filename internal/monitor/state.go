@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"junction/internal/config"
+	"junction/internal/monitor/wire"
 	"junction/ipc/control"
 	"junction/portmap"
 )
@@ -27,6 +28,8 @@ type state struct {
 	Server    process        `json:"server"`
 	Spare     process        `json:"spare"` // it may have become the server
 	Instances []record       `json:"instances"`
+	// Auto is what an operator has set; else the successor's options hold.
+	Auto *wire.AutoSettings `json:"auto,omitempty"`
 }
 
 // record is an instance.
@@ -41,6 +44,7 @@ type record struct {
 	Weight   uint32          `json:"weight"`
 	Since    time.Time       `json:"since"`
 	Priority config.Priority `json:"priority,omitempty"`
+	Pinned   bool            `json:"pinned,omitempty"`
 }
 
 // process is one, told from a later one with the same number by its start.
@@ -87,10 +91,10 @@ func (m *Monitor) save() {
 	if !m.opened {
 		return // what the predecessor left still holds
 	}
-	s := state{Schema: stateSchema, Shared: m.opts.Shared, Last: uint32(m.last)}
+	s := state{Schema: stateSchema, Shared: m.opts.Shared, Last: uint32(m.last), Auto: m.auto.orders()}
 	s.Server, s.Spare = m.server.processes()
 	for _, i := range m.instances {
-		s.Instances = append(s.Instances, record{uint32(i.id), i.name, i.peer, i.shared, i.prefixes, i.mask, i.rate, i.weight, i.since, i.priority})
+		s.Instances = append(s.Instances, record{uint32(i.id), i.name, i.peer, i.shared, i.prefixes, i.mask, i.rate, i.weight, i.since, i.priority, i.sw.pinned.Load()})
 	}
 	b, err := json.Marshal(s)
 	path := filepath.Join(m.opts.stateDir(), "state.json")

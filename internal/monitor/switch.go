@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,9 @@ type switcher struct {
 	ctx   context.Context // of the tasks
 	stop  context.CancelFunc
 
+	pinned atomic.Bool  // an operator has decided on the mode,
+	orders atomic.Int32 // or is about to
+
 	mu sync.Mutex
 	// +checklocks:mu
 	c *protocol.Coordinator
@@ -37,7 +41,7 @@ type switcher struct {
 	// +checklocks:mu
 	last *wire.SwitchResult
 	// +checklocks:mu
-	waiters int // orders that wait until a queue is free
+	waiters int // orders that wait until there is a queue for it
 }
 
 // switchRun is a switch under way.
@@ -128,10 +132,17 @@ func (s *switcher) received(w wire.Switch) {
 	s.tell(func(c *protocol.Coordinator) []protocol.Action { return c.Receive(w.Message) })
 }
 
-// begin begins a switch and returns it.
-func (s *switcher) begin(to protocol.Mode) (*switchRun, error) {
+// decided tells whether the mode is an operator's choice.
+func (s *switcher) decided() bool { return s.pinned.Load() || s.orders.Load() > 0 }
+
+// begin begins a switch and returns it. The policy, other than an operator, does
+// not switch what is pinned.
+func (s *switcher) begin(to protocol.Mode, policy bool) (*switchRun, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if policy && s.decided() {
+		return nil, fmt.Errorf("switch %q to %v: an operator has decided on its mode: %w", s.i.name, to, unix.EPERM)
+	}
 	from := s.c.Mode()
 	do, refused := s.c.Request(to)
 	if refused != nil {
@@ -194,7 +205,7 @@ func (s *switcher) status() (st switchStatus) {
 	st.mode, st.last = s.c.Mode(), s.last
 	if step := s.c.Step(); step != protocol.Idle {
 		st.step = fmt.Sprintf("to %v: %v", s.c.To(), step)
-	} else if s.waiters > 0 {
+	} else if s.waiters > 0 && st.mode == protocol.Server {
 		st.step = "to direct: waits for a queue"
 	}
 	if s.queue != nil {

@@ -29,49 +29,58 @@ func (m *Monitor) switchMode(ctx context.Context, a wire.Ask) (wire.SwitchResult
 	if i == nil {
 		return wire.SwitchResult{}, fmt.Errorf("switch: no instance %d: %w", o.ID, unix.ESRCH)
 	}
+	i.sw.orders.Add(1)
+	defer i.sw.orders.Add(-1)
+	r, err := m.switchWaiting(ctx, i, o)
+	if err == nil && r.Mode == o.Mode && !i.sw.pinned.Swap(true) {
+		m.mu.Lock()
+		m.save()
+		m.mu.Unlock()
+	}
+	return r, err
+}
+
+// switchWaiting tries until it succeeds, if it may, for waitTime.
+func (m *Monitor) switchWaiting(ctx context.Context, i *instance, o wire.SwitchOrder) (wire.SwitchResult, error) {
+	if o.Wait && o.Mode == protocol.Direct {
+		i.sw.claim(1)
+		defer i.sw.claim(-1)
+	}
 	until := time.Now().Add(waitTime)
 	for {
 		changed := m.switches.next()
-		r, again, err := m.switchOnce(ctx, i, o.Mode)
+		r, again, err := m.switchOnce(ctx, i, o.Mode, false)
 		left := time.Until(until)
 		if !again || !o.Wait || left <= 0 {
 			return r, err
 		}
-		if err := i.sw.waitFor(ctx, changed, left); err != nil {
+		select {
+		case <-changed:
+		case <-time.After(left):
+		case <-i.sw.ctx.Done():
+			return r, errEnded(i)
+		case <-ctx.Done():
 			return r, err
 		}
 	}
+}
+
+// claim notes one more, or one less, who waits for a queue for the instance.
+func (s *switcher) claim(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiters += n
 }
 
 // errLimited: the two exclude each other.
 var errLimited = fmt.Errorf("only the network server limits what an instance sends; have one without the other (junction_ctl limit NAME --rate 0): %w", unix.EPERM)
 
-// waitFor waits for a change that may let a switch begin, or for as long as it may.
-func (s *switcher) waitFor(ctx context.Context, changed <-chan struct{}, limit time.Duration) error {
-	add := func(n int) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.waiters += n
-	}
-	add(1)
-	defer add(-1)
-	select {
-	case <-changed:
-	case <-time.After(limit):
-	case <-s.ctx.Done():
-		return errEnded(s.i)
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return nil
-}
-
 func errEnded(i *instance) error {
 	return fmt.Errorf("switch %q: the instance has ended: %w", i.name, unix.ESRCH)
 }
 
-// switchOnce tries once. again tells whether it may work later.
-func (m *Monitor) switchOnce(ctx context.Context, i *instance, to protocol.Mode) (r wire.SwitchResult, again bool, err error) {
+// switchOnce tries once, for an operator or the policy. again tells whether it may work later.
+func (m *Monitor) switchOnce(ctx context.Context, i *instance, to protocol.Mode, policy bool) (r wire.SwitchResult, again bool, err error) {
 	m.mu.Lock()
 	limited, gone := i.rate > 0, m.instances[i.id] != i
 	m.mu.Unlock()
@@ -81,7 +90,7 @@ func (m *Monitor) switchOnce(ctx context.Context, i *instance, to protocol.Mode)
 	if limited && to == protocol.Direct {
 		return r, false, fmt.Errorf("switch %q to direct: %w", i.name, errLimited)
 	}
-	run, err := i.sw.begin(to)
+	run, err := i.sw.begin(to, policy)
 	if err != nil {
 		return r, true, err
 	}

@@ -85,6 +85,7 @@ func (m *Monitor) takeOver(ctx context.Context, s state) error {
 	m.mu.Lock()
 	m.last = portmap.Instance(s.Last)
 	m.mu.Unlock()
+	m.auto.resume(s.Auto)
 	view, b := m.awaitView(ctx)
 	err := m.begin(ctx, view, b)
 	if view != nil {
@@ -137,7 +138,7 @@ func (m *Monitor) awaitView(ctx context.Context) (*table.View, *brought) {
 // resume calls an instance and serves it. back is closed when it is known
 // whether it has come back.
 func (m *Monitor) resume(ctx context.Context, r record, back chan struct{}) {
-	i := &instance{id: portmap.Instance(r.ID), name: r.Name, peer: r.Peer, shared: r.Shared, prefixes: r.Prefixes, mask: r.Mask, rate: r.Rate, weight: r.Weight, priority: r.Priority, since: r.Since}
+	i := &instance{id: portmap.Instance(r.ID), name: r.Name, peer: r.Peer, shared: r.Shared, prefixes: r.Prefixes, mask: r.Mask, rate: r.Rate, weight: r.Weight, priority: r.Priority, since: r.Since, wasPinned: r.Pinned}
 	in, err := m.callBack(ctx, i)
 	close(back)
 	if err != nil {
@@ -193,6 +194,7 @@ func (m *Monitor) callBack(ctx context.Context, i *instance) (in *wire.Receiver,
 	}
 	i.rings = [ipc.FilesPerEnd]int(rings.Files)
 	i.sw, i.back = newSwitcher(m, i), back
+	i.sw.pinned.Store(i.wasPinned)
 	if err := m.rejoin(i, back.Holds); err != nil {
 		closeAll(i.rings[:])
 		return nil, err

@@ -69,3 +69,66 @@ func TestBeginDirect(t *testing.T) {
 		require.Zero(t, r.directQueues())
 	})
 }
+
+// autoStatus is what junction_ctl tells of the policy.
+type autoStatus struct {
+	On        bool `json:"on"`
+	Pinned    int  `json:"pinned"`
+	Decisions []struct {
+		Name    string  `json:"name"`
+		To      string  `json:"to"`
+		RatePPS float64 `json:"rate_pps"`
+		Reason  string  `json:"reason"`
+		Outcome string  `json:"outcome"`
+	} `json:"decisions"`
+}
+
+// TestAuto: the policy gives the queue to the instance that is busy, takes it back
+// when it is not, and leaves alone what was switched by hand.
+func TestAuto(t *testing.T) {
+	eachEngine(t, func(t *testing.T, engine string) {
+		r := fewQueues(t, engine, "--direct-queues", "1", "--auto", "--auto-rate", "100")
+		redis, addr := r.startServer(t, "redis", "--name", "redis")
+		calm := r.startNamed("calm", guest, "tcpecho", ":7")
+		calm.await("ready")
+		inMode := func(mode string) {
+			t.Helper()
+			require.Eventually(t, func() bool {
+				m, s := r.modeOf("redis")
+				return m == mode && s == ""
+			}, readyTimeout, 10*time.Millisecond)
+		}
+		replies, stop := r.load(t, addr, 8)
+		inMode("direct")
+		count := replies.Load()
+		require.Eventually(t, func() bool { return replies.Load() > count+100 }, readyTimeout, time.Millisecond)
+		stop()
+		inMode("server")
+		var s struct {
+			Auto autoStatus `json:"auto"`
+		}
+		r.ctl(&s, "status")
+		require.True(t, s.Auto.On)
+		for _, d := range s.Auto.Decisions {
+			t.Logf("%s to %s at %.0f packets/s: %s: %s", d.Name, d.To, d.RatePPS, d.Reason, d.Outcome)
+			require.Equal(t, "redis", d.Name)
+		}
+		require.GreaterOrEqual(t, len(s.Auto.Decisions), 2)
+		mode, _ := r.modeOf("calm")
+		require.Equal(t, "server", mode)
+
+		r.switchTo("redis", "direct")
+		r.ctl(&s, "status")
+		require.Equal(t, 1, s.Auto.Pinned)
+		var i struct {
+			Pinned bool `json:"pinned"`
+		}
+		r.ctl(&i, "switch", "redis", "--mode", "auto")
+		require.False(t, i.Pinned)
+		r.ctl(&s.Auto, "switch", "--auto", "off")
+		require.False(t, s.Auto.On)
+		redis.terminate(0)
+		calm.terminate(143)
+		redis.checkStats()
+	})
+}

@@ -33,12 +33,31 @@ type SwitchReport struct {
 	Reordered  uint64 `json:"reordered"`
 }
 
-// SwitchOrder asks for a switch of an instance.
+// SwitchOrder asks for a switch of an instance, which is pinned then: the policy
+// (Auto) leaves it alone.
 type SwitchOrder struct {
 	Target
 	Mode protocol.Mode `json:"mode"`
 	// Wait: until a queue is free and no other switch is under way.
 	Wait bool `json:"wait,omitempty"`
+}
+
+// AutoSettings are the policy's that gives queues to the busiest instances.
+type AutoSettings struct {
+	On bool `json:"on"`
+	// Queues is how many instances may have one at once, pinned ones included.
+	Queues int `json:"queues"`
+	// Rate is from how many packets per second an instance is worth a queue.
+	Rate float64 `json:"rate_pps"`
+}
+
+// Auto is the order, of the verb "auto", to begin or end the policy. What is nil
+// stays. "unpin", with a Target, leaves an instance to it that a SwitchOrder has
+// pinned.
+type Auto struct {
+	On     bool     `json:"on"`
+	Queues *int     `json:"queues,omitempty"`
+	Rate   *float64 `json:"rate_pps,omitempty"`
 }
 
 // SwitchStep is a step of a switch and how long it took.
