@@ -21,7 +21,11 @@ func TestWrongArguments(t *testing.T) {
 		"trace -1":                           "see junction_ctl trace --help",
 		"limit web":                          "give --rate, --weight or both",
 		"limit web --rat":                    "see junction_ctl limit --help",
-		"switch --all":                       "accepted: server, direct",
+		"switch --all":                       "accepted: direct, server, auto",
+		"switch --auto maybe":                "accepted: on, off",
+		"switch web --auto on":               "switch NAME --mode auto",
+		"switch --auto off --queues 1":       "no meaning with --auto off",
+		"switch web --mode direct --rate 1":  "give --auto on with them",
 		"status --socket /none/monitor.sock": "start junctiond, or name its socket with --socket",
 	} {
 		cmd := newCommand(io.Discard)
