@@ -12,7 +12,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -71,20 +70,12 @@ func (r *resumes) run(sleeps bool) {
 	}
 }
 
-func mapResumes(fd int) (*[2]resumes, error) {
-	b, err := unix.Mmap(fd, 0, int(unsafe.Sizeof([2]resumes{})), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, err
-	}
-	return (*[2]resumes)(unsafe.Pointer(&b[0])), nil
-}
-
 func startStamps(b *testing.B, args ...string) (*[2]resumes, []int) {
 	fd, err := unix.MemfdCreate("stamps", unix.MFD_CLOEXEC)
 	require.NoError(b, err)
 	file := os.NewFile(uintptr(fd), "stamps")
 	defer file.Close()
-	require.NoError(b, file.Truncate(int64(unsafe.Sizeof([2]resumes{}))))
+	require.NoError(b, file.Truncate(resumesSize))
 	all, err := mapResumes(fd)
 	require.NoError(b, err)
 	argv := append(role("stamps"), args...)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 )
 
 // crowdSize is how many threads ghOSt's simple_exp makes.
@@ -110,6 +111,12 @@ func TestCrowd(t *testing.T) {
 	expect("all here")
 	eventually(t, "all are counted", agree)
 	require.Greater(t, len(a.Threads()), crowdSize)
+
+	require.NoError(t, unix.Kill(enclaveOf(t, a, "e").PID, unix.SIGKILL))
+	eventually(t, "its end is noticed", func() bool { return !enclaveOf(t, a, "e").AgentOnline })
+	t.Logf("policy killed: %d threads restored in %v µs", enclaveOf(t, a, "e").Tasks, enclaveOf(t, a, "e").RestoredUS)
+	_, err = a.SetPolicy("e", "fifo-central", nil)
+	require.NoError(t, err)
 	_, err = io.WriteString(in, "end\n")
 	require.NoError(t, err)
 	expect("all gone")

@@ -213,7 +213,7 @@ func restoreAll(threads map[int]taken, why string) error {
 	var errs []error
 	from, restored := time.Now(), 0
 	for tid, t := range threads {
-		if s, err := readStat(tid); err != nil || s.started != t.started {
+		if s, err := readStatAlone(tid); err != nil || s.started != t.started {
 			continue // it has ended, and its number may be somebody else's
 		}
 		if err := t.restore(tid); err != nil {

@@ -116,8 +116,18 @@ type stat struct {
 
 const kernelThread = 0x00200000 // PF_KTHREAD
 
-// readStat reads /proc/TID/stat. It is for threads as well as processes.
+// readStat reads /proc/TID/stat, for threads as well as processes, and to which
+// process a thread belongs.
 func readStat(tid int) (s stat, err error) {
+	if s, err = readStatAlone(tid); err != nil {
+		return s, err
+	}
+	s.tgid, err = readTGID(tid)
+	return s, err
+}
+
+// readStatAlone is readStat without the thread's process.
+func readStatAlone(tid int) (s stat, err error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/stat")
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return s, fmt.Errorf("%w: %d", ErrThread, tid)
@@ -128,8 +138,7 @@ func readStat(tid int) (s stat, err error) {
 	if s, err = parseStat(b); err != nil {
 		return s, fmt.Errorf("/proc/%d/stat: %w", tid, err)
 	}
-	s.tgid, err = readTGID(tid)
-	return s, err
+	return s, nil
 }
 
 var errStat = errors.New("not in the known form")
