@@ -55,13 +55,18 @@ func refuseFiles(fd int) error {
 // It waits in the Go runtime's network poller: a blocking system call would keep
 // its processor (P) from other goroutines until the runtime's monitor takes it
 // away, up to 10 ms later. What the runtime polls is an epoll set of the two,
-// because it asks for output events too, which a socket has all the time.
+// because it asks for output events too, which a socket has all the time. The
+// set hears the socket once for each wait: a peer that rings for nothing, while
+// nobody waits, wakes nobody, the runtime's poller included.
 type bell struct {
 	socket, local int
-	set           *os.File // the epoll set
+	epoll         int      // the epoll set
+	set           *os.File // the same
 	conn          syscall.RawConn
 	ready         func(uintptr) bool // look, bound to the bell once
-	poll          [2]unix.PollFd
+	armed         bool               // the socket's events are heard
+	heard         [2]unix.EpollEvent
+	rang, woken   bool // by the other side, by wake or close
 	waitErr       error
 	gone          atomic.Bool // the other end has no holder any more
 	closed        *atomic.Bool
@@ -96,13 +101,14 @@ func (b *bell) openSet() error {
 	if err != nil {
 		return err
 	}
-	for _, fd := range []int{b.local, b.socket} {
-		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)}
+	for fd, events := range map[int]uint32{b.local: unix.EPOLLIN, b.socket: unix.EPOLLONESHOT} {
+		event := unix.EpollEvent{Events: events, Fd: int32(fd)}
 		if err := unix.EpollCtl(set, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 			_ = unix.Close(set)
 			return err
 		}
 	}
+	b.epoll = set
 	if err := unix.SetNonblock(set, true); err != nil { // tells os.NewFile to poll it
 		_ = unix.Close(set)
 		return err
@@ -145,9 +151,11 @@ func (b *bell) wait() error {
 		return err
 	}
 	defer b.leave()
-	b.poll = [2]unix.PollFd{
-		{Fd: int32(b.local), Events: unix.POLLIN},
-		{Fd: int32(b.socket), Events: unix.POLLIN | unix.POLLRDHUP},
+	b.rang, b.woken = false, false
+	if !b.armed {
+		if err := b.arm(socketEvents); err != nil {
+			return err
+		}
 	}
 	if err := b.conn.Read(b.ready); err != nil {
 		return err
@@ -170,22 +178,39 @@ func (b *bell) waitUntil(until time.Time) error {
 	}
 	defer b.leave()
 	_ = b.set.SetReadDeadline(time.Time{})
+	if b.armed {
+		_ = b.arm(0)
+	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
 	}
 	return err
 }
 
+// socketEvents are heard once after each arm.
+const socketEvents = unix.EPOLLIN | unix.EPOLLRDHUP
+
+// arm has the set hear the socket, at once if it has rung already; with no events,
+// it does not.
+func (b *bell) arm(events uint32) error {
+	event := unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: int32(b.socket)}
+	err := unix.EpollCtl(b.epoll, unix.EPOLL_CTL_MOD, b.socket, &event)
+	b.armed = err == nil && events != 0
+	return err
+}
+
 // look tells, without blocking, whether a wait is over.
 func (b *bell) look(uintptr) bool {
-	for {
-		n, err := unix.Ppoll(b.poll[:], &unix.Timespec{}, nil)
-		if errors.Is(err, unix.EINTR) {
-			continue
+	n, err := epollNow(b.epoll, b.heard[:])
+	for _, e := range b.heard[:n] {
+		if int(e.Fd) == b.socket {
+			b.rang, b.armed = true, false
+		} else {
+			b.woken = true
 		}
-		b.waitErr = err
-		return n != 0 || err != nil
 	}
+	b.waitErr = err
+	return n != 0 || err != nil
 }
 
 // clear takes back rings that have been heard.
@@ -194,10 +219,10 @@ func (b *bell) clear() {
 		return
 	}
 	defer b.leave()
-	if b.poll[0].Revents != 0 {
+	if b.woken {
 		_, _ = unix.Read(b.local, b.scratch[:8])
 	}
-	if b.poll[1].Revents != 0 {
+	if b.rang {
 		b.hear()
 	}
 }

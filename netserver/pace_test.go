@@ -55,3 +55,23 @@ func TestLimit(t *testing.T) {
 	require.Equal(t, [][]byte{other}, b.nic.awaitSent(1), "the limited one's has to wait a second")
 	require.NoError(t, b.Detach(1))
 }
+
+// TestFines: what goes nowhere costs nothing now and then, and else takes as long
+// as it is fined, whatever the batches.
+func TestFines(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var p pacer
+		start := time.Unix(1, 0)
+		now, n := start, uint64(0)
+		for range rapid.IntRange(1, 100).Draw(t, "batches") {
+			now = now.Add(time.Duration(rapid.IntRange(0, 1000).Draw(t, "µs")) * time.Microsecond)
+			k := rapid.Uint64Range(0, batchFrames).Draw(t, "dropped")
+			n += k
+			now = now.Add(p.fine(k, droppedFine, now))
+			require.GreaterOrEqual(t, now.Sub(start)+burst, time.Duration(n)*droppedFine)
+		}
+		require.EqualValues(t, time.Duration(n)*droppedFine, p.total.Load())
+		now = now.Add(time.Second)
+		require.Zero(t, p.fine(uint64(burst/droppedFine), droppedFine, now), "a few, after a while")
+	})
+}

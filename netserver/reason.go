@@ -71,6 +71,14 @@ func (a *Account) add(o *Account) {
 	}
 }
 
+// dropped returns how many frames went nowhere.
+func (a *Account) dropped() (n uint64) {
+	for _, d := range a.drops {
+		n += d
+	}
+	return n
+}
+
 // Drops returns the drop counters by name, without those that are 0.
 func (a *Account) Drops() map[string]uint64 {
 	m := make(map[string]uint64)

@@ -59,6 +59,7 @@ func (w *worker) fromUplink(b []byte) {
 func (w *worker) serveRing(e *ipc.End) error {
 	views := make([]ipc.View, batchFrames)
 	var idle time.Time
+	unheard := 0 // rings since there was a frame
 	defer w.endTurn(false)
 	w.ask()
 	for {
@@ -73,21 +74,26 @@ func (w *worker) serveRing(e *ipc.End) error {
 				w.fromRing(&views[i])
 				w.traceEnd()
 			}
-			sent := w.batch.InBytes
+			sent, dropped := w.batch.InBytes, w.batch.dropped()
 			w.end(n == batchFrames)
 			e.Release() // last: a ring that is empty has sent all (see modeswitch.Drainer)
-			if d := w.port.pace.pay(sent, time.Now()); d > 0 {
+			now, pace := time.Now(), &w.port.pace
+			if d := max(pace.pay(sent, now), pace.fine(dropped, droppedFine, now)); d > 0 {
 				w.endTurn(false)
-				w.port.pace.wait(d)
+				pace.wait(d)
 			}
-			idle = time.Time{}
+			idle, unheard = time.Time{}, 0
 		case err != nil:
 			return err
 		case w.s.spin(&idle):
 		default:
+			if unheard > 1 { // the first one may have been for what we saw before it
+				w.port.pace.wait(w.port.pace.fine(1, unheardFine, time.Now()))
+			}
 			if err := e.Wait(); err != nil {
 				return err
 			}
+			unheard++
 			idle = time.Time{}
 		}
 	}

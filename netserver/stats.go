@@ -23,6 +23,9 @@ type PortStats struct {
 	// ToInstance counts the frames that went into its ring, with their bytes.
 	ToInstance      uint64 `json:"to_instance"`
 	ToInstanceBytes uint64 `json:"to_instance_bytes"`
+	// FinedNS is how long in all it had to wait for what it made the server do for
+	// nothing: frames that went nowhere, doorbells without a frame.
+	FinedNS int64 `json:"fined_ns"`
 }
 
 func stats(a Account) AccountStats { return AccountStats{a, a.Drops()} }
@@ -39,7 +42,7 @@ func (s *Server) Stats() Stats {
 	out := Stats{Uplink: stats(up), Gone: stats(s.gone), Ports: make(map[uint32]PortStats)}
 	for _, p := range s.ports.Load().all {
 		ring := p.end.Stats()
-		out.Ports[p.id] = PortStats{p.name, stats(p.work.account()), ring.TxPackets, ring.TxBytes}
+		out.Ports[p.id] = PortStats{p.name, stats(p.work.account()), ring.TxPackets, ring.TxBytes, p.pace.total.Load()}
 	}
 	return out
 }

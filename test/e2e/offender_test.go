@@ -509,61 +509,84 @@ func TestUnprivilegedOperator(t *testing.T) {
 	r.requireAlive(t)
 }
 
-// TestVictimsShare measures what a victim has left beside an offender: pairs of
-// turns, alone and beside, of which the ratio's median is printed. Beside a loop
-// that only computes, the ratio says what is due to the machine's few
-// processors.
+// TestVictimsShare measures what an offender costs a victim, by turns: beside a
+// loop that only computes, and beside the offender, which takes as much processor
+// time itself. The ratio of the victim's replies tells what else it costs; so does
+// the processor time that the network server took, which does not depend on what
+// else the machine does.
 func TestVictimsShare(t *testing.T) {
 	skipLong(t)
-	const pairs, turn = 5, 500 * time.Millisecond
+	const pairs, turn = 5, 300 * time.Millisecond
 	r := newOffenderRig(t)
 	x := r.rogue(t, "offender", rogueAddr)
 	lie := datagram(r.mac, r.mac, netip.AddrPortFrom(addr4, 6379), netip.AddrPortFrom(rogueAddr, 9), make([]byte, 1000))
-	for _, c := range []struct {
-		name string
-		do   func()
-	}{
-		{"a loop that computes", func() {}},
-		{"doorbells", x.ring},
-		{"frames with another's source", func() {
-			if !x.full(len(lie)) {
-				x.write(make([]byte, ipc.VnetHdrLen), lie)
-				x.describe(uint32(ipc.VnetHdrLen + len(lie)))
-				x.publish(x.buffers(len(lie)))
-			}
-		}},
-		{"frames to its own full ring", func() {
-			if f := r.own(1000); !x.full(len(f)) {
+	flood := func(f []byte) func() {
+		return func() {
+			if !x.full(len(f)) {
 				x.write(make([]byte, ipc.VnetHdrLen), f)
 				x.describe(uint32(ipc.VnetHdrLen + len(f)))
 				x.publish(x.buffers(len(f)))
 			}
-		}},
+		}
+	}
+	r.beside(turn, func() {}) // the first turn is not the others' like
+	for _, c := range []struct {
+		name string
+		do   func()
+	}{
+		{"doorbells", x.ring},
+		{"frames with another's source", flood(lie)},
+		{"frames to its own full ring", flood(r.own(1000))},
 	} {
-		var ratios []float64
+		var ratios, costs []float64
 		for range pairs {
-			alone := r.repliesIn(turn)
-			var stop atomic.Bool
-			var offender sync.WaitGroup
-			offender.Go(func() {
-				for !stop.Load() {
-					c.do()
-				}
-			})
-			beside := r.repliesIn(turn)
-			stop.Store(true)
-			offender.Wait()
-			ratios = append(ratios, float64(beside)/float64(max(1, alone)))
+			control := r.beside(turn, func() {})
+			attack := r.beside(turn, c.do)
+			ratios = append(ratios, float64(attack.replies)/float64(max(1, control.replies)))
+			costs = append(costs, (attack.server-control.server).Seconds()/turn.Seconds())
 		}
 		slices.Sort(ratios)
-		t.Logf("the victim's replies beside %s, by those alone: median %.2f, %.2f to %.2f", c.name, ratios[pairs/2], ratios[0], ratios[pairs-1])
+		slices.Sort(costs)
+		t.Logf("beside %s: replies by those beside a loop, median %.2f, %.2f to %.2f; processors that the network server took more, %.2f, %.2f to %.2f",
+			c.name, ratios[pairs/2], ratios[0], ratios[pairs-1], costs[pairs/2], costs[0], costs[pairs-1])
 		r.requireAlive(t)
 	}
 }
 
-// repliesIn counts the victim's replies in a while.
-func (r *offenderRig) repliesIn(d time.Duration) uint64 {
-	before := r.replies.Load()
-	time.Sleep(d) // what is counted is what happens meanwhile
-	return r.replies.Load() - before
+// share is what there was in a turn.
+type share struct {
+	replies uint64        // the victim's
+	server  time.Duration // processor time of the network server
+}
+
+// beside has something done again and again for a turn.
+func (r *offenderRig) beside(turn time.Duration, do func()) share {
+	var stop atomic.Bool
+	var offender sync.WaitGroup
+	offender.Go(func() {
+		for !stop.Load() {
+			do()
+		}
+	})
+	replies, server := r.replies.Load(), processorTime(r.t, r.began.Server.PID)
+	time.Sleep(turn) // what is counted is what happens meanwhile
+	s := share{r.replies.Load() - replies, processorTime(r.t, r.began.Server.PID) - server}
+	stop.Store(true)
+	offender.Wait()
+	return s
+}
+
+// processorTime is what all threads of a process have used (proc(5), schedstat).
+func processorTime(t testing.TB, pid int) (sum time.Duration) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	require.NoError(t, err)
+	for _, f := range files {
+		var ran time.Duration
+		if b, err := os.ReadFile(f); err == nil { // else the thread has ended
+			_, err = fmt.Sscan(string(b), &ran)
+			require.NoError(t, err)
+		}
+		sum += ran
+	}
+	return sum
 }
