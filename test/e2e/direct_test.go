@@ -72,8 +72,9 @@ func TestBeginDirect(t *testing.T) {
 
 // autoStatus is what junction_ctl tells of the policy.
 type autoStatus struct {
-	On        bool `json:"on"`
-	Pinned    int  `json:"pinned"`
+	On        bool    `json:"on"`
+	RatePPS   float64 `json:"rate_pps"`
+	Pinned    int     `json:"pinned"`
 	Decisions []struct {
 		Name    string  `json:"name"`
 		To      string  `json:"to"`
@@ -117,9 +118,17 @@ func TestAuto(t *testing.T) {
 		mode, _ := r.modeOf("calm")
 		require.Equal(t, "server", mode)
 
+		// What operators have said outlives the monitor.
 		r.switchTo("redis", "direct")
-		r.ctl(&s, "status")
+		r.ctl(&s.Auto, "switch", "--auto", "on", "--rate", "200")
 		require.Equal(t, 1, s.Auto.Pinned)
+		r.monitor.kill()
+		r.startMonitor("--direct-queues", "1")
+		r.ctl(&s, "status")
+		require.True(t, s.Auto.On)
+		require.Equal(t, 200.0, s.Auto.RatePPS)
+		require.Equal(t, 1, s.Auto.Pinned)
+		inMode("direct")
 		var i struct {
 			Pinned bool `json:"pinned"`
 		}
