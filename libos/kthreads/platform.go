@@ -44,6 +44,14 @@ type Platform struct {
 	q queue[*thread]
 	// watching: a goroutine watches the time slices. +checklocks:mu
 	watching bool
+	// observer is never nil. +checklocks:mu
+	observer Observer
+	// unsettled: threads hold a token too many since SetTokens. +checklocks:mu
+	unsettled bool
+	// parked: the next to take a token is told of. +checklocks:mu
+	parked bool
+	// taken is how often a token was taken. +checklocks:mu
+	taken uint64
 	// contended: threads wait, or hold a token too many. Written with mu held.
 	contended atomic.Bool
 	// calm holds a token when no time slice runs any more.
@@ -52,7 +60,7 @@ type Platform struct {
 
 // Limit returns inner with a bound on the threads that execute at once.
 func Limit(inner platform.Platform, o Options) *Platform {
-	p := &Platform{Platform: inner, began: time.Now(), calm: make(chan struct{}, 1)}
+	p := &Platform{Platform: inner, began: time.Now(), calm: make(chan struct{}, 1), observer: nobody{}}
 	p.q = queue[*thread]{tokens: o.Tokens, quantum: o.Quantum, do: byState{}}
 	return p
 }
@@ -73,15 +81,6 @@ func (p *Platform) NewContext(ctx context.Context) platform.Context {
 	}
 }
 
-// SetTokens changes how many threads may execute at once, at least 1. Threads
-// in excess leave their programs at once, but are not waited for.
-func (p *Platform) SetTokens(n int) {
-	p.with(func(q *queue[*thread]) {
-		p.contended.Store(true) // as in thread.acquire
-		q.setTokens(n, p.now())
-	})
-}
-
 // Stats returns what sharing the processors has taken so far.
 func (p *Platform) Stats() Stats {
 	p.mu.Lock()
@@ -98,7 +97,10 @@ func (p *Platform) now() time.Duration { return time.Since(p.began) }
 func (p *Platform) takeFree(t *thread, now time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.q.takeFree(t, now) {
+	p.wake()
+	free := p.q.takeFree(t, now)
+	p.settle()
+	if !free {
 		return false
 	}
 	t.sliceEnd = now + p.q.quantum
@@ -111,6 +113,7 @@ func (p *Platform) with(f func(*queue[*thread])) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f(&p.q)
+	p.settle()
 	p.contended.Store(p.q.contended())
 	_, due := p.q.due()
 	switch {

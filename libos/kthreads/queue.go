@@ -29,8 +29,14 @@ type queue[T comparable] struct {
 	do      actions[T]
 
 	holders []holding[T] // in the order that they were granted in
-	waiters []T
+	waiters []waiter[T]
 	stats   Stats
+}
+
+// waiter is a thread without a token, and since when.
+type waiter[T comparable] struct {
+	thread T
+	since  time.Duration
 }
 
 // holding is a token in use.
@@ -48,7 +54,7 @@ func (q *queue[T]) acquire(t T, now time.Duration) bool {
 	if q.takeFree(t, now) {
 		return true
 	}
-	q.waiters = append(q.waiters, t)
+	q.waiters = append(q.waiters, waiter[T]{t, now})
 	q.stats.Waits++
 	q.press(now)
 	return false
@@ -82,7 +88,7 @@ func (q *queue[T]) release(t T) {
 // cancel ends waiting. It is false for a thread that does not wait: it may have
 // been granted a token.
 func (q *queue[T]) cancel(t T) bool {
-	i := slices.Index(q.waiters, t)
+	i := slices.IndexFunc(q.waiters, func(w waiter[T]) bool { return w.thread == t })
 	if i < 0 {
 		return false
 	}
@@ -149,7 +155,7 @@ func (q *queue[T]) due() (at time.Duration, ok bool) {
 // grantFree gives free tokens to those that wait.
 func (q *queue[T]) grantFree() {
 	for len(q.waiters) > 0 && len(q.holders) < q.tokens {
-		t := q.waiters[0]
+		t := q.waiters[0].thread
 		q.waiters = slices.Delete(q.waiters, 0, 1)
 		q.holders = append(q.holders, holding[T]{thread: t})
 		q.do.grant(t)
@@ -158,13 +164,16 @@ func (q *queue[T]) grantFree() {
 
 // reclaimOne takes the token of one that sleeps, and tells whether that made
 // one free.
-func (q *queue[T]) reclaimOne() bool {
+func (q *queue[T]) reclaimOne() bool { return q.reclaimAny() && len(q.holders) < q.tokens }
+
+// reclaimAny takes the token of one that sleeps, and tells whether there was one.
+func (q *queue[T]) reclaimAny() bool {
 	i := slices.IndexFunc(q.holders, func(h holding[T]) bool { return q.do.reclaim(h.thread) })
 	if i < 0 {
 		return false
 	}
 	q.holders = slices.Delete(q.holders, i, i+1)
-	return len(q.holders) < q.tokens
+	return true
 }
 
 func (q *queue[T]) holder(t T) int {

@@ -27,6 +27,7 @@ type thread struct {
 	forgetter forgetter // Context, if it is one
 	p         *Platform
 	state     atomic.Uint32
+	sleeps    atomic.Uint64 // how often it kept its token asleep; its own to write
 
 	// sliceEnd is when others may have the token that the thread got last.
 	sliceEnd time.Duration
@@ -121,6 +122,8 @@ func (t *thread) wait(at time.Duration) bool {
 		t.sliceEnd = at + q.quantum
 		if got = q.acquire(t, at); got {
 			t.state.Store(running)
+		} else {
+			t.p.observer.Waiting()
 		}
 	})
 	return got || t.await()
@@ -177,8 +180,11 @@ func (t *thread) Forget() {
 
 // rest lets others have the token while the thread sleeps.
 func (t *thread) rest() {
-	if t.state.CompareAndSwap(running, asleep) && !t.p.contended.Load() {
-		return
+	if t.state.CompareAndSwap(running, asleep) {
+		t.sleeps.Store(t.sleeps.Load() + 1)
+		if !t.p.contended.Load() {
+			return
+		}
 	}
 	if t.state.Load() != none {
 		t.giveUp()
