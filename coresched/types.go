@@ -70,11 +70,17 @@ type Hints struct {
 	Group uint32
 	// Guaranteed is how many cores the group may always have.
 	Guaranteed uint16
+	// Delay is how long work of the group may wait before the group counts as
+	// congested, 0 for what the policy has, up to MaxDelay.
+	Delay Time
 	// Class is the task's, and the group's.
 	Class Class
 	// Nice is from -20, the most, to 19.
 	Nice int8
 }
+
+// MaxDelay is the greatest Hints.Delay.
+const MaxDelay = 4 * time.Second
 
 // Least and greatest value of Hints.Nice.
 const (

@@ -72,6 +72,8 @@ type Actuator struct {
 	// +checklocks:mu
 	lost uint64 // events, as of the last resync
 	// +checklocks:mu
+	instances instances
+	// +checklocks:mu
 	programs map[int]*program // by process number
 	// +checklocks:mu
 	tables int // of hints, in use
@@ -146,7 +148,8 @@ func New(o Options) (*Actuator, error) {
 	}
 	a := &Actuator{
 		opts: o, machine: m, enclaves: map[string]*enclave{}, threads: map[int]*member{}, members: map[cs.Task]*member{},
-		former: map[int]original{}, programs: map[int]*program{}, watch: w, guard: g, done: make(chan struct{}),
+		instances: instances{all: map[*inst]struct{}{}, kthreads: map[cs.Task]*kthread{}},
+		former:    map[int]original{}, programs: map[int]*program{}, watch: w, guard: g, done: make(chan struct{}),
 		stir: make(chan struct{}, 1),
 	}
 	a.helpers.Go(a.heedEvents)
@@ -243,6 +246,11 @@ func (a *Actuator) destroy(name string) error {
 	a.endPolicy(n, "enclave destroyed")
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for i := range a.instances.all {
+		if i.enclave == n {
+			a.leave(i)
+		}
+	}
 	n.e.Destroy(clock())
 	a.carryOut()
 	for tid, t := range a.threads {
@@ -299,6 +307,8 @@ func (a *Actuator) push(n *enclave, tid int) error {
 		return fmt.Errorf("%w: %d is in enclave %q", ErrRefused, tid, a.threads[tid].enclave.name)
 	case s.flags&kernelThread != 0:
 		return fmt.Errorf("%w: %d (%s) is the kernel's", ErrRefused, tid, s.comm)
+	case a.instanceOf(s.tgid) != nil:
+		return fmt.Errorf("%w: %d (%s) is instance %q's, which is in an enclave as a whole", ErrRefused, tid, s.comm, a.instanceOf(s.tgid).Name)
 	case a.own(s.tgid):
 		return fmt.Errorf("%w: %d (%s) is needed to schedule", ErrRefused, tid, s.comm)
 	case s.gone():
@@ -356,11 +366,16 @@ func (a *Actuator) enter(n *enclave, tid int, s *stat, o original) error {
 	a.threads[tid], a.members[task] = t, t
 	n.entered++
 	a.stands(t)
+	a.stirUp()
+	return nil
+}
+
+// stirUp has the watchdog look at once whether there is somebody to guard.
+func (a *Actuator) stirUp() {
 	select {
 	case a.stir <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // carryOut does to threads what the machine wants. A thread that others have
@@ -370,6 +385,10 @@ func (a *Actuator) carryOut() {
 	for actions := a.machine.Actions(); len(actions) > 0; actions = a.machine.Actions() {
 		changed := a.changed[:0]
 		for _, x := range actions {
+			if k := a.instances.kthreads[x.Task]; k != nil {
+				a.carryKthread(k, x)
+				continue
+			}
 			m := a.members[x.Task]
 			if m == nil {
 				continue // it has ended
@@ -388,6 +407,7 @@ func (a *Actuator) carryOut() {
 			a.heedOutside(m)
 		}
 	}
+	a.publish()
 }
 
 // +checklocks:a.mu

@@ -146,11 +146,11 @@ func beatOf(busy bool) time.Duration {
 	return slowBeat
 }
 
-// now returns the guard, and whether there are threads to guard.
+// now returns the guard, and whether there are threads or instances to guard.
 func (a *Actuator) now() (g *guard, busy bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.guard, len(a.threads) > 0
+	return a.guard, len(a.threads)+len(a.instances.all) > 0
 }
 
 // beat does what is to be done at the n-th beat.
@@ -194,6 +194,7 @@ func (a *Actuator) check(compare bool) map[*enclave]string {
 	if compare {
 		a.ageFormer()
 		a.compare()
+		a.showLife()
 	}
 	bad := map[*enclave]string{}
 	for _, n := range a.enclaves {
@@ -201,10 +202,7 @@ func (a *Actuator) check(compare bool) map[*enclave]string {
 			continue
 		}
 		if task, stalled := n.e.Stalled(clock()); stalled {
-			bad[n] = fmt.Sprintf("a thread waited for longer than the runnable timeout: task %d", task)
-			if m := a.members[task]; m != nil {
-				bad[n] += ", " + m.comm
-			}
+			bad[n] = "a thread waited for longer than the runnable timeout: " + a.nameOf(task)
 		} else if n.reading.check(time.Now(), n) {
 			n.standstills++
 			bad[n] = fmt.Sprintf("it stands still: slept or stopped for %v, used %v of CPU time, and read no message",

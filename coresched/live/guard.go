@@ -34,6 +34,7 @@ const (
 type note struct {
 	Take    int    `json:"take,omitempty"`
 	Give    int    `json:"give,omitempty"`
+	Process bool   `json:"process,omitempty"` // Take is of all its threads, and of its children's
 	Started uint64 `json:"started,omitempty"`
 	Policy  uint32 `json:"policy,omitempty"`
 	Nice    int32  `json:"nice,omitempty"`
@@ -89,6 +90,11 @@ func (g *guard) take(tid int, started uint64, o *original) error {
 	return g.tell(&note{Take: tid, Started: started, Policy: o.policy, Nice: o.nice, CPUs: o.cpus.String()})
 }
 
+// takeProcess is take for all threads of a process and of its descendants.
+func (g *guard) takeProcess(pid int, started uint64, o *original) error {
+	return g.tell(&note{Take: pid, Process: true, Started: started, Policy: o.policy, Nice: o.nice, CPUs: o.cpus.String()})
+}
+
 // close ends the guard, which restores what was not given back.
 func (g *guard) close() error {
 	_ = g.pipe.Close() // it may have ended by itself
@@ -98,6 +104,7 @@ func (g *guard) close() error {
 
 // taken is a thread that a guard watches over.
 type taken struct {
+	process bool
 	started uint64
 	original
 }
@@ -202,7 +209,7 @@ func heed(threads map[int]taken, n *note) {
 	switch {
 	case n.Take > 0:
 		if cpus, err := cs.ParseCPUSet(n.CPUs); err == nil {
-			threads[n.Take] = taken{n.Started, original{n.Policy, n.Nice, cpus}}
+			threads[n.Take] = taken{n.Process, n.Started, original{n.Policy, n.Nice, cpus}}
 		}
 	case n.Give > 0:
 		delete(threads, n.Give)
@@ -216,7 +223,11 @@ func restoreAll(threads map[int]taken, why string) error {
 		if s, err := readStatAlone(tid); err != nil || s.started != t.started {
 			continue // it has ended, and its number may be somebody else's
 		}
-		if err := t.restore(tid); err != nil {
+		restore := t.restore
+		if t.process {
+			restore = func(pid int) error { return restoreProcess(pid, t.started, &t.original) }
+		}
+		if err := restore(tid); err != nil {
 			errs = append(errs, fmt.Errorf("restore thread %d: %w", tid, err))
 		}
 		restored++

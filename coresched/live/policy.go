@@ -26,6 +26,11 @@ func (a *Actuator) needGuard() error {
 			return errors.Join(fmt.Errorf("a new guard does not hear: %w", err), g.close())
 		}
 	}
+	for i := range a.instances.all {
+		if err := g.takeProcess(i.PID, i.started, &i.original); err != nil {
+			return errors.Join(fmt.Errorf("a new guard does not hear: %w", err), g.close())
+		}
+	}
 	a.guard = g
 	return nil
 }

@@ -106,7 +106,9 @@ func putMessage(b []byte, m *cs.Message) {
 	order.PutUint64(b[40:], uint64(m.Hints.Deadline))
 	order.PutUint32(b[48:], m.Hints.Group)
 	order.PutUint16(b[52:], m.Hints.Guaranteed)
-	clear(b[54:messageSize])
+	clear(b[54:56])
+	order.PutUint32(b[56:], uint32(min(max(0, m.Hints.Delay), cs.MaxDelay)))
+	clear(b[60:messageSize])
 }
 
 // getMessage reads what putMessage wrote. Whether it makes sense is the agent's
@@ -120,6 +122,7 @@ func getMessage(b []byte, m *cs.Message) {
 		Hints: cs.Hints{
 			Class: cs.Class(b[2]), Nice: int8(b[3]), Deadline: time.Duration(order.Uint64(b[40:])),
 			Group: order.Uint32(b[48:]), Guaranteed: order.Uint16(b[52:]),
+			Delay: time.Duration(order.Uint32(b[56:])),
 		},
 	}
 }

@@ -35,6 +35,7 @@ func drawMessage(t *rapid.T) cs.Message {
 		Hints: cs.Hints{
 			Deadline: cs.Time(rapid.Int64().Draw(t, "deadline")), Group: rapid.Uint32().Draw(t, "group"),
 			Guaranteed: rapid.Uint16().Draw(t, "guaranteed"), Class: cs.Class(rapid.Byte().Draw(t, "class")), Nice: rapid.Int8().Draw(t, "nice"),
+			Delay: cs.Time(rapid.Int64Range(0, int64(cs.MaxDelay)).Draw(t, "delay")),
 		},
 	}
 }

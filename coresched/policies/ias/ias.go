@@ -5,6 +5,8 @@
 package ias
 
 import (
+	"cmp"
+
 	cs "junction/coresched"
 	"junction/coresched/policies/runq"
 )
@@ -12,7 +14,7 @@ import (
 // Options are the policy's parameters.
 type Options struct {
 	// Delay is how long a kthread waits for a core before its instance counts
-	// as congested. Default 10 µs.
+	// as congested, if its hints do not say. Default 10 µs.
 	Delay cs.Time
 	// Quantum is how long best effort keeps a core while other best effort
 	// waits. Default 100 µs.
@@ -40,6 +42,7 @@ type key struct {
 type group struct {
 	class      cs.Class
 	guaranteed int
+	delay      cs.Time
 	running    int
 	place      int // in wanting + 1
 }
@@ -87,7 +90,7 @@ func (p *Policy) instance(h *cs.Hints) int {
 		p.groups = append(p.groups, group{class: h.Class})
 		p.waiting.Grow(g + 1)
 	}
-	p.groups[g].guaranteed = int(h.Guaranteed)
+	p.groups[g].guaranteed, p.groups[g].delay = int(h.Guaranteed), cmp.Or(h.Delay, p.opts.Delay)
 	return g
 }
 
@@ -159,7 +162,7 @@ func (p *Policy) owed(g int) bool { return p.groups[g].running < p.groups[g].gua
 // congested tells whether g's longest wait is too long, and sees to it that we
 // look again when it will be.
 func (p *Policy) congested(g int, now cs.Time, b *cs.Batch) bool {
-	limit := p.view.RunnableAt(p.waiting.First(g)) + p.opts.Delay
+	limit := p.view.RunnableAt(p.waiting.First(g)) + p.groups[g].delay
 	if now >= limit {
 		return true
 	}

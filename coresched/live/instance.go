@@ -1,0 +1,496 @@
+package live
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	cs "junction/coresched"
+	"junction/coresched/instance"
+)
+
+// An instance's kthreads are tasks of an enclave like threads, but no thread is
+// bound to one. The instance says on its page how many it could use: so many are
+// runnable, the others are blocked. As many as have cores it is granted, and has
+// that many threads execute at once. So it gives a core up by itself; what the
+// kernel is told is what has to hold before that, and against one that does not
+// comply:
+//
+//   - Best effort is SCHED_IDLE: on a core that a latency-critical instance also
+//     uses, the kernel lets that one in when it wakes, before any policy knows. What
+//     the latter leaves of its cores is lent to best effort.
+//   - A latency-critical instance may begin with one kthread before it is granted
+//     any: the policy hears of it meanwhile. If it then does not get a core, it is
+//     SCHED_IDLE until it does.
+//   - Who keeps more threads executing than it was granted, for longer than
+//     yieldTime, is bound to the cores that it has, or is SCHED_IDLE.
+
+// yieldTime is how long an instance has to comply with a grant, and how long one
+// without a core is let run as if it had one.
+const yieldTime = 5 * time.Millisecond
+
+// An instance that rings more often than maxRings in ringPeriod waits for the next.
+const (
+	maxRings   = 1000
+	ringPeriod = 100 * time.Millisecond
+)
+
+// InstanceOptions is what an instance wants of the scheduler.
+type InstanceOptions struct {
+	Name string
+	// PID is that of its process, whose threads and children it consists of.
+	PID int
+	// Kthreads is how many it has at most, at least 1. Spinning of them always
+	// want a core; Guaranteed have one whenever they want.
+	Kthreads, Spinning, Guaranteed int
+	Class                          cs.Class
+	// Delay is how long a thread may wait for a kthread before the instance
+	// counts as congested; 0: what the policy has.
+	Delay time.Duration
+}
+
+func (o *InstanceOptions) check(cores int) error {
+	switch {
+	case o.Kthreads < 1:
+		return fmt.Errorf("%w: %d kthreads", ErrRefused, o.Kthreads)
+	case o.Guaranteed < 0 || o.Guaranteed > min(o.Kthreads, cores):
+		return fmt.Errorf("%w: %d guaranteed of %d kthreads on %d cores", ErrRefused, o.Guaranteed, o.Kthreads, cores)
+	case o.Spinning < 0 || o.Spinning > o.Kthreads:
+		return fmt.Errorf("%w: %d spinning of %d kthreads", ErrRefused, o.Spinning, o.Kthreads)
+	case o.Delay < 0 || o.Class > cs.BestEffort:
+		return fmt.Errorf("%w: delay %v, %v", ErrRefused, o.Delay, o.Class)
+	}
+	return nil
+}
+
+// inst is an instance in an enclave.
+type inst struct {
+	InstanceOptions
+	enclave *enclave
+	giver   *instance.Giver
+	started uint64 // of its process
+	original
+	kthreads []*kthread
+	want     int
+	granted  int // what it was told last
+	adopted  bool
+	denied   bool // without a core for too long
+	forced   bool // did not comply in time
+	touched  bool // its grant may have changed
+	left     bool
+	host     hostSched // how its threads are scheduled now
+	timer    *time.Timer
+	// counts
+	grants, forces, denials uint64
+}
+
+// kthread is a task.
+type kthread struct {
+	inst  *inst
+	task  cs.Task
+	cpu   cs.CPU // NoCPU: it has none
+	awake bool   // not blocked
+}
+
+// instances is the part of an Actuator, and of its lock, that is about them.
+type instances struct {
+	all      map[*inst]struct{}
+	kthreads map[cs.Task]*kthread
+	touched  []*inst
+}
+
+// Join makes an instance's kthreads tasks of an enclave. The giver is the
+// Actuator's from then on, unless it fails; the instance leaves when it closes
+// its doorbell.
+func (a *Actuator) Join(name string, g *instance.Giver, o InstanceOptions) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.enclaves[name]
+	if n == nil || a.closed {
+		return fmt.Errorf("%w: %q", ErrEnclave, name)
+	}
+	cpus := n.e.CPUs()
+	if err := o.check(cpus.Len()); err != nil {
+		return fmt.Errorf("instance %q: %w", o.Name, err)
+	}
+	if err := a.acceptable(n, &o); err != nil {
+		return err
+	}
+	s, err := readStat(o.PID)
+	if err != nil {
+		return err
+	}
+	i := &inst{InstanceOptions: o, enclave: n, giver: g, started: s.started, granted: o.Kthreads}
+	if i.original, err = readOriginal(o.PID); err != nil {
+		return err
+	}
+	i.host = hostSched{i.original.policy, i.original.cpus}
+	if err := a.guard.takeProcess(o.PID, s.started, &i.original); err != nil {
+		return fmt.Errorf("%w: the guard does not hear: %w", ErrRefused, err)
+	}
+	if err := a.enterKthreads(i, min(o.Kthreads, cpus.Len())); err != nil {
+		a.dropKthreads(i)
+		return errors.Join(err, a.guard.tell(&note{Give: o.PID}))
+	}
+	a.instances.all[i] = struct{}{}
+	a.stirUp()
+	i.timer = time.AfterFunc(time.Hour, func() { a.enforce(i) })
+	i.timer.Stop()
+	a.heedInstance(i)
+	a.carryOut()
+	n.wake()
+	a.helpers.Go(func() { a.follow(i) })
+	return nil
+}
+
+// acceptable refuses what is in an enclave already, and more guaranteed cores
+// than there are.
+// +checklocks:a.mu
+func (a *Actuator) acceptable(n *enclave, o *InstanceOptions) error {
+	if a.own(o.PID) {
+		return fmt.Errorf("%w: %d is needed to schedule", ErrRefused, o.PID)
+	}
+	for _, m := range a.threads {
+		if m.tgid == o.PID {
+			return fmt.Errorf("%w: thread %d of instance %q is in enclave %q", ErrRefused, m.tid, o.Name, m.enclave.name)
+		}
+	}
+	cpus, promised := n.e.CPUs(), o.Guaranteed
+	for i := range a.instances.all {
+		if i.PID == o.PID {
+			return fmt.Errorf("%w: instance %q is in enclave %q", ErrRefused, o.Name, i.enclave.name)
+		}
+		if i.enclave == n {
+			promised += i.Guaranteed
+		}
+	}
+	if promised > cpus.Len() {
+		return fmt.Errorf("%w: enclave %q has %d cores, and %d would be guaranteed to instances", ErrRefused, n.name, cpus.Len(), promised)
+	}
+	return nil
+}
+
+// instanceOf returns the instance in an enclave whose process pid is, or nil.
+// +checklocks:a.mu
+func (a *Actuator) instanceOf(pid int) *inst {
+	for i := range a.instances.all {
+		if i.PID == pid {
+			return i
+		}
+	}
+	return nil
+}
+
+// +checklocks:a.mu
+func (a *Actuator) enterKthreads(i *inst, number int) error {
+	h := cs.Hints{Group: uint32(i.PID), Guaranteed: uint16(i.Guaranteed), Class: i.Class, Nice: int8(i.nice), Delay: i.Delay}
+	for range number {
+		task, err := i.enclave.e.Enter(clock(), false, h)
+		if err != nil {
+			return err
+		}
+		k := &kthread{inst: i, task: task, cpu: cs.NoCPU}
+		i.kthreads = append(i.kthreads, k)
+		a.instances.kthreads[task] = k
+	}
+	return nil
+}
+
+// dropKthreads ends an instance's tasks.
+// +checklocks:a.mu
+func (a *Actuator) dropKthreads(i *inst) {
+	for _, k := range i.kthreads {
+		_ = i.enclave.e.Die(clock(), k.task) // it is in the enclave
+		a.carryOut()
+		delete(a.instances.kthreads, k.task)
+	}
+	i.kthreads = nil
+}
+
+// follow hears an instance until it goes.
+func (a *Actuator) follow(i *inst) {
+	rings, period := 0, time.Now()
+	for {
+		err := i.giver.Wait()
+		a.mu.Lock()
+		if err != nil || i.left {
+			a.leave(i)
+			a.mu.Unlock()
+			if err := i.giver.Close(); err != nil {
+				a.opts.Logger.Warn("close an instance's page", "instance", i.Name, "error", err)
+			}
+			return
+		}
+		a.heedInstance(i)
+		a.carryOut()
+		i.enclave.wake()
+		a.mu.Unlock()
+		if rings++; rings < maxRings {
+			continue
+		}
+		if rest := ringPeriod - time.Since(period); rest > 0 {
+			select {
+			case <-time.After(rest):
+			case <-a.done:
+			}
+		}
+		rings, period = 0, time.Now()
+	}
+}
+
+// leave ends an instance's membership. follow closes its page.
+// +checklocks:a.mu
+func (a *Actuator) leave(i *inst) {
+	if _, ok := a.instances.all[i]; !ok {
+		return
+	}
+	i.left = true
+	i.timer.Stop()
+	a.dropKthreads(i)
+	delete(a.instances.all, i)
+	i.adopted = false
+	a.applyHost(i)
+	if err := a.guard.tell(&note{Give: i.PID}); err != nil {
+		a.opts.Logger.Warn("the guard does not hear", "error", err)
+	}
+	i.enclave.wake()
+	i.giver.Silence()
+}
+
+// heedInstance takes note of what an instance wants.
+// +checklocks:a.mu
+func (a *Actuator) heedInstance(i *inst) {
+	d := i.giver.Demand(len(i.kthreads))
+	i.want = max(d.Want, min(i.Spinning, len(i.kthreads)))
+	now := clock()
+	awake := 0
+	for _, k := range i.kthreads {
+		if k.awake {
+			awake++
+		}
+	}
+	for _, k := range i.kthreads {
+		if !k.awake && awake < i.want {
+			k.awake = i.enclave.e.Wakeup(now-d.Longest, k.task) == nil
+			awake++
+		}
+	}
+	// Those without a core are blocked first.
+	for _, holds := range []bool{false, true} {
+		for _, k := range slices.Backward(i.kthreads) {
+			if k.awake && awake > i.want && (k.cpu != cs.NoCPU) == holds {
+				k.awake = i.enclave.e.Block(now, k.task) != nil
+				awake--
+			}
+		}
+	}
+	if i.forced && i.giver.Settled() {
+		i.forced = false
+		i.giver.Report(false)
+	}
+	a.touch(i)
+}
+
+// touch has publish look at an instance.
+// +checklocks:a.mu
+func (a *Actuator) touch(i *inst) {
+	if !i.touched {
+		i.touched = true
+		a.instances.touched = append(a.instances.touched, i)
+	}
+}
+
+// carryKthread notes what the machine wants done to a kthread; publish does it.
+// +checklocks:a.mu
+func (a *Actuator) carryKthread(k *kthread, x cs.Action) {
+	i := k.inst
+	switch x.Kind {
+	case cs.Adopt:
+		i.adopted = true
+	case cs.Release:
+		i.adopted, k.cpu = false, cs.NoCPU
+	case cs.Run:
+		k.cpu = x.CPU
+		i.enclave.handoffs++
+	case cs.Stop:
+		k.cpu = cs.NoCPU
+	}
+	a.touch(i)
+	if i.Class != cs.LatencyCritical {
+		return
+	}
+	for o := range a.instances.all { // what is lent changes
+		if o.enclave == i.enclave && o.Class == cs.BestEffort && o.want > 0 {
+			a.touch(o)
+		}
+	}
+}
+
+// cores returns those that an instance's kthreads have.
+func (i *inst) cores() (s cs.CPUSet, n int) {
+	for _, k := range i.kthreads {
+		if k.cpu != cs.NoCPU {
+			s.Add(k.cpu)
+			n++
+		}
+	}
+	return s, n
+}
+
+// lent returns how many cores of an enclave latency-critical instances have.
+// +checklocks:a.mu
+func (a *Actuator) lent(n *enclave) (cores int) {
+	for i := range a.instances.all {
+		if i.enclave == n && i.Class == cs.LatencyCritical {
+			_, has := i.cores()
+			cores += has
+		}
+	}
+	return cores
+}
+
+// publish tells instances what they are granted now.
+// +checklocks:a.mu
+func (a *Actuator) publish() {
+	for _, i := range a.instances.touched {
+		i.touched = false
+		if !i.left {
+			a.grant(i)
+		}
+	}
+	a.instances.touched = a.instances.touched[:0]
+}
+
+// +checklocks:a.mu
+func (a *Actuator) grant(i *inst) {
+	cores, has := i.cores()
+	n := i.Kthreads
+	switch {
+	case !i.adopted:
+	case i.Class == cs.LatencyCritical:
+		n = max(1, has)
+	default:
+		n = min(i.Kthreads, has+a.lent(i.enclave))
+	}
+	if has > 0 || i.want == 0 || !i.adopted {
+		i.denied = false
+	}
+	less := n < i.granted
+	if n != i.granted {
+		i.giver.Grant(n, &cores, i.forced)
+		i.granted = n
+		i.grants++
+	}
+	a.applyHost(i)
+	if i.adopted && (less || has == 0 && i.want > 0 && !i.denied) {
+		i.timer.Reset(yieldTime)
+	}
+}
+
+// enforce has the kernel do what an instance did not do by itself.
+func (a *Actuator) enforce(i *inst) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i.left || !i.adopted {
+		return
+	}
+	if !i.forced && !i.giver.Settled() {
+		i.giver.Report(true)
+		if i.forced = !i.giver.Settled(); i.forced { // it may just have
+			i.forces++
+		} else {
+			i.giver.Report(false)
+		}
+	}
+	if _, has := i.cores(); has == 0 && i.want > 0 && !i.denied {
+		i.denied = true
+		i.denials++
+	}
+	a.applyHost(i)
+}
+
+// showLife shows those who want cores that they are still heeded.
+// +checklocks:a.mu
+func (a *Actuator) showLife() {
+	for i := range a.instances.all {
+		if i.want > 0 {
+			i.giver.Beat()
+		}
+	}
+}
+
+// nameOf returns what a task is called in messages.
+// +checklocks:a.mu
+func (a *Actuator) nameOf(t cs.Task) string {
+	if k := a.instances.kthreads[t]; k != nil {
+		return "a kthread of instance " + k.inst.Name
+	}
+	if m := a.members[t]; m != nil {
+		return m.comm
+	}
+	return fmt.Sprint("task ", t)
+}
+
+// InstanceStatus is how an instance stands.
+type InstanceStatus struct {
+	Name       string `json:"name"`
+	PID        int    `json:"pid"`
+	Enclave    string `json:"enclave"`
+	Class      string `json:"class"` // lc or be
+	Kthreads   int    `json:"kthreads"`
+	Guaranteed int    `json:"guaranteed"`
+	Want       int    `json:"want"`    // kthreads
+	Granted    int    `json:"granted"` // how many threads it may have execute
+	Cores      string `json:"cores"`   // that it has
+	Held       bool   `json:"held"`    // by the kernel: SCHED_IDLE without a core, or bound to those it has
+	GrantedUS  int64  `json:"granted_us"`
+	Grants     uint64 `json:"grants"` // changes
+	Forces     uint64 `json:"forces"` // not complied with in time
+	Denials    uint64 `json:"denials"`
+}
+
+// Instances returns how all instances in enclaves stand, by name.
+func (a *Actuator) Instances() []InstanceStatus {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all, now := []InstanceStatus{}, clock()
+	for i := range a.instances.all {
+		cores, _ := i.cores()
+		s := InstanceStatus{
+			Name: i.Name, PID: i.PID, Enclave: i.enclave.name, Class: i.Class.String(), Kthreads: i.Kthreads, Guaranteed: i.Guaranteed,
+			Want: i.want, Granted: i.granted, Cores: cores.String(), Held: i.denied || i.forced,
+			Grants: i.grants, Forces: i.forces, Denials: i.denials,
+		}
+		for _, k := range i.kthreads {
+			s.GrantedUS += i.enclave.e.Status(now, k.task).Runtime.Microseconds()
+		}
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(x, y InstanceStatus) int { return strings.Compare(x.Name, y.Name) })
+	return all
+}
+
+// idleClass tells whether an instance is to have only what nobody else wants.
+func (i *inst) idleClass() bool {
+	_, has := i.cores()
+	return i.Class == cs.BestEffort || i.denied || i.forced && has == 0
+}
+
+// wantHost is how the instance's threads are to be scheduled.
+func (i *inst) wantHost() hostSched {
+	if !i.adopted {
+		return hostSched{i.policy, i.cpus}
+	}
+	h := hostSched{i.policy, i.enclave.e.CPUs()}
+	if i.idleClass() {
+		h.class = unix.SCHED_IDLE
+	}
+	if cores, has := i.cores(); i.forced && has > 0 {
+		h.cores = cores
+	}
+	return h
+}
