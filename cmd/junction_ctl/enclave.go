@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,8 +55,20 @@ func (c *ctl) policyCommand() *cobra.Command {
 }
 
 func (c *ctl) pushCommand() *cobra.Command {
-	return command("push ENCLAVE TID...", "Bring threads into an enclave, by their numbers", cobra.MinimumNArgs(2), c.push)
+	cmd := command("push ENCLAVE TID|NAME...", "Bring threads, by their numbers, or instances, by name, into an enclave", cobra.MinimumNArgs(2), c.push)
+	cmd.Long = pushLong
+	return cmd
 }
+
+const pushLong = `Bring threads, by their numbers, or instances, by name, into an enclave.
+
+A thread is scheduled by itself: its wake-ups and sleeps are told to the policy. An
+instance is scheduled as a whole: it says how many of its kthreads it could use, and
+has as many threads of its programs execute as get a core. What it wants stands in
+its configuration, with Caladan's meaning: runtime_kthreads (at most), runtime_guaranteed_kthreads
+(get a core whenever they want one), runtime_spinning_kthreads (always want one),
+runtime_priority (lc or be) and runtime_qdelay_us (a thread that waits longer is
+congestion, for which ias takes cores from best effort).`
 
 func (c *ctl) enclaveOrder(ctx context.Context, verb string, o wire.Sched) error {
 	var r monitor.SchedResult
@@ -98,15 +112,33 @@ func (c *ctl) policySet(ctx context.Context, enclave, policy string, params []st
 }
 
 func (c *ctl) push(ctx context.Context, args []string) error {
-	o := wire.Sched{Enclave: args[0]}
+	threads := wire.Sched{Enclave: args[0]}
+	var names []string
 	for _, text := range args[1:] {
 		tid, err := strconv.Atoi(text)
-		if err != nil || tid < 1 {
+		switch {
+		case err != nil:
+			names = append(names, text)
+		case tid < 1:
 			return fmt.Errorf("%q is no thread's number; ls /proc/PID/task lists them", text)
+		default:
+			threads.TIDs = append(threads.TIDs, tid)
 		}
-		o.TIDs = append(o.TIDs, tid)
 	}
-	return c.enclaveOrder(ctx, wire.SchedPush, o)
+	for n, name := range names {
+		i, err := c.instance(ctx, name)
+		if err != nil {
+			return err
+		}
+		o := wire.Sched{Enclave: args[0], ID: i.ID}
+		if n == len(names)-1 && len(threads.TIDs) == 0 {
+			return c.enclaveOrder(ctx, wire.SchedJoin, o)
+		}
+		if err := c.order(ctx, wire.SchedJoin, o, new(monitor.SchedResult)); err != nil {
+			return err
+		}
+	}
+	return c.enclaveOrder(ctx, wire.SchedPush, threads)
 }
 
 // schedLook asks for all enclaves and threads.
@@ -140,11 +172,13 @@ func (c *ctl) enclaveShow(ctx context.Context, args []string) error {
 				threads = append(threads, t)
 			}
 		}
+		instances := slices.DeleteFunc(top.Instances, func(i live.InstanceStatus) bool { return i.Enclave != e.Name })
 		return c.print(struct {
 			Schema int `json:"schema"`
 			live.EnclaveStatus
-			Threads []live.ThreadStatus `json:"threads"`
-		}{1, e, threads}, func(w io.Writer) { writeEnclave(w, e, threads) })
+			Threads   []live.ThreadStatus   `json:"threads"`
+			Instances []live.InstanceStatus `json:"instances"`
+		}{1, e, threads, instances}, func(w io.Writer) { writeEnclave(w, e, threads, instances) })
 	}
 	return fmt.Errorf("no enclave %q; junction_ctl sched enclave list lists them", args[0])
 }
@@ -191,12 +225,28 @@ func writeEnclaves(w io.Writer, all []live.EnclaveStatus) {
 	}
 }
 
-func writeEnclave(w io.Writer, e live.EnclaveStatus, threads []live.ThreadStatus) {
+func writeEnclave(w io.Writer, e live.EnclaveStatus, threads []live.ThreadStatus, instances []live.InstanceStatus) {
 	writeEnclaves(w, []live.EnclaveStatus{e})
 	fmt.Fprintf(w, "\nagent_online\t%v\trunnable_timeout\t%v\tabi_version\t%d\n", e.AgentOnline, time.Duration(e.RunnableTimeoutUS)*time.Microsecond, e.ABIVersion)
 	fmt.Fprintf(w, "threads ever\t%d\tmessages\t%d\tlost\t%d\n", e.Entered, e.Messages, e.Lost)
 	fmt.Fprintf(w, "policies\t%d\tcrashes\t%d\tstalls\t%d\t%s\n\n", e.Policies, e.Crashes, e.Stalls, e.LastEnd)
+	writeShares(w, instances)
 	writeThreads(w, threads)
+}
+
+func writeShares(w io.Writer, all []live.InstanceStatus) {
+	if len(all) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "INSTANCE\tENCLAVE\tCLASS\tWANTS\tMAY USE\tCORES\tGRANTED")
+	for _, i := range all {
+		cores := cmp.Or(i.Cores, "-")
+		if i.Held {
+			cores += " (held)"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%v\n", i.Name, i.Enclave, i.Class, i.Want, i.Granted, cores, time.Duration(i.GrantedUS)*time.Microsecond)
+	}
+	fmt.Fprintln(w)
 }
 
 func writeThreads(w io.Writer, all []live.ThreadStatus) {
@@ -216,5 +266,6 @@ func writeSchedTop(w io.Writer, r *schedTopReport) {
 		fmt.Fprintf(w, "%s\t%.0f hand-offs/s\n", e.Name, r.HandoffsPerS[e.Name])
 	}
 	fmt.Fprintln(w)
+	writeShares(w, r.Instances)
 	writeThreads(w, r.Threads)
 }

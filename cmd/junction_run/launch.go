@@ -31,7 +31,7 @@ func launch(s *cli.Settings, std stdio) (code int, err error) {
 	sigs := catchSignals(logger)
 	defer sigs.stop()
 	// The NIC is opened while the libOS boots: either takes some 20 ms.
-	ops := &operators{logger: logger}
+	ops := &operators{logger: logger, cores: s.Cores}
 	opened := openInBackground(sigs.ctx, s, ops.obey, logger)
 	r, err := execute(s, opened, std, logger, sigs, ops)
 	n, openErr := opened()

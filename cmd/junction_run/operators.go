@@ -10,7 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"junction/cmd/junction_run/internal/cli"
 	"junction/internal/monitor/client"
+	"junction/internal/monitor/cores"
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
 	"junction/libos"
@@ -19,11 +21,14 @@ import (
 // operators carries out what operators order through the monitor.
 type operators struct {
 	logger   *slog.Logger
+	cores    cli.Cores
 	sessions sync.WaitGroup
 
 	mu sync.Mutex
 	// +checklocks:mu
 	inst *libos.Instance // nil: the program does not run
+	// +checklocks:mu
+	sharer *cores.Sharer // nil: cores were never scheduled
 }
 
 // attach makes inst the one that obeys. Its program runs.
@@ -38,7 +43,12 @@ func (o *operators) attach(inst *libos.Instance) {
 func (o *operators) detach() {
 	o.mu.Lock()
 	o.inst = nil
+	sharer := o.sharer
+	o.sharer = nil
 	o.mu.Unlock()
+	if sharer != nil {
+		sharer.Stop()
+	}
 	o.sessions.Wait()
 }
 
@@ -65,6 +75,8 @@ func (o *operators) obey(_ context.Context, verb string, args json.RawMessage, f
 			return nil, fmt.Errorf("exec: %w", err)
 		}
 		return o.exec(e, files)
+	case wire.Cores:
+		return o.share(files)
 	}
 	return nil, client.ErrVerb
 }

@@ -58,12 +58,12 @@ type Config struct {
 	HostMAC     Value[net.HardwareAddr] // host_mac: 6 bytes, unicast
 	StaticARP   []Neighbour             // static_arp, in file order
 
-	Kthreads           Value[int]           // runtime_kthreads: most cores used at once
-	SpinningKthreads   Value[int]           // runtime_spinning_kthreads
-	GuaranteedKthreads Value[int]           // runtime_guaranteed_kthreads
-	Priority           Value[Priority]      // runtime_priority
+	Kthreads           Value[int]           // runtime_kthreads: most threads of programs that execute at once
+	SpinningKthreads   Value[int]           // runtime_spinning_kthreads: how many of them always want a core
+	GuaranteedKthreads Value[int]           // runtime_guaranteed_kthreads: how many get one whenever they want
+	Priority           Value[Priority]      // runtime_priority: who yields to whom
 	Quantum            Value[time.Duration] // runtime_quantum_us; 0: no preemption
-	QDelay             Value[time.Duration] // runtime_qdelay_us
+	QDelay             Value[time.Duration] // runtime_qdelay_us: wait that is congestion; 0: as the policy has it
 	HTPunish           Value[time.Duration] // runtime_ht_punish_us
 	PreferredSocket    Value[int]           // preferred_socket: NUMA node
 

@@ -78,10 +78,9 @@ func TestParseEveryKey(t *testing.T) {
 		require.NotEmpty(t, w.Reason)
 		require.Equal(t, "f", w.File)
 	}
-	require.Equal(t, []string{"runtime_guaranteed_kthreads", "runtime_qdelay_us",
-		"runtime_ht_punish_us", "preferred_socket", "enable_directpath", "directpath_pci", "directpath_strided_rx",
+	require.Equal(t, []string{"runtime_ht_punish_us", "preferred_socket", "enable_directpath", "directpath_pci", "directpath_strided_rx",
 		"enable_transparent_hugepages", "enable_storage"}, ignored)
-	require.Equal(t, "f:12: runtime_guaranteed_kthreads is ignored: this version has no core scheduler", warnings[0].String())
+	require.Equal(t, "f:16: runtime_ht_punish_us is ignored: this version does not tell hyperthreads of one core from cores", warnings[0].String())
 	for k := range keys {
 		require.Contains(t, everyKey, k, "a key that this test misses")
 	}

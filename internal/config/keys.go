@@ -31,7 +31,7 @@ type key struct {
 
 // What the warnings say.
 const (
-	noScheduler = "this version has no core scheduler"
+	noSiblings  = "this version does not tell hyperthreads of one core from cores"
 	noPlacement = "this version leaves memory placement to the kernel"
 	noStorage   = "this version has no storage path of its own; files go through the host's kernel"
 	byFlags     = "NIC queues are chosen by --mode, --nic and --driver"
@@ -84,12 +84,12 @@ var keys = map[string]key{
 	"runtime_kthreads":          count(1, maxKthreads, func(c *Config) *Value[int] { return &c.Kthreads }),
 	"runtime_spinning_kthreads": count(0, maxKthreads, func(c *Config) *Value[int] { return &c.SpinningKthreads }),
 	"runtime_guaranteed_kthreads": count(0, maxKthreads,
-		func(c *Config) *Value[int] { return &c.GuaranteedKthreads }).because(noScheduler),
+		func(c *Config) *Value[int] { return &c.GuaranteedKthreads }),
 	"runtime_priority": one("lc (latency critical) or be (best effort)", oneOf(LatencyCritical, BestEffort),
 		func(c *Config) *Value[Priority] { return &c.Priority }),
 	"runtime_quantum_us":   micros(func(c *Config) *Value[time.Duration] { return &c.Quantum }),
-	"runtime_qdelay_us":    micros(func(c *Config) *Value[time.Duration] { return &c.QDelay }).because(noScheduler),
-	"runtime_ht_punish_us": micros(func(c *Config) *Value[time.Duration] { return &c.HTPunish }).because(noScheduler),
+	"runtime_qdelay_us":    micros(func(c *Config) *Value[time.Duration] { return &c.QDelay }),
+	"runtime_ht_punish_us": micros(func(c *Config) *Value[time.Duration] { return &c.HTPunish }).because(noSiblings),
 	"preferred_socket":     count(0, maxNodes-1, func(c *Config) *Value[int] { return &c.PreferredSocket }).because(noPlacement),
 
 	"log_level": one("a number from 0 (emergencies only) to 6 (debug)", parseLevel,

@@ -146,8 +146,8 @@ func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask, env
 		return m.setAuto(a)
 	case "unpin":
 		return m.unpin(a)
-	case wire.SchedCreate, wire.SchedDestroy, wire.SchedPolicy, wire.SchedPush:
-		return m.schedOrder(a)
+	case wire.SchedCreate, wire.SchedDestroy, wire.SchedPolicy, wire.SchedPush, wire.SchedJoin:
+		return m.schedOrder(ctx, peer, a)
 	}
 	return nil, fmt.Errorf("unknown request %q; use programs of one release: %w", a.Verb, unix.ENOSYS)
 }

@@ -1,17 +1,22 @@
 package monitor
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	cs "junction/coresched"
+	corepage "junction/coresched/instance"
 	"junction/coresched/live"
 	"junction/internal/monitor/wire"
+	"junction/ipc/control"
+	"junction/portmap"
 )
 
 // SchedResult is an enclave after an order, and for how long a change of policy
@@ -25,6 +30,8 @@ type SchedResult struct {
 type SchedTop struct {
 	Enclaves []live.EnclaveStatus `json:"enclaves"`
 	Threads  []live.ThreadStatus  `json:"threads"`
+	// Instances are those whose kthreads are tasks of an enclave.
+	Instances []live.InstanceStatus `json:"instances"`
 }
 
 // scheduler is core scheduling, from the first enclave on.
@@ -75,15 +82,15 @@ func (s *scheduler) close() error {
 
 // schedLook answers questions about core scheduling, which anybody may ask.
 func (m *Monitor) schedLook() (any, error) {
-	top := SchedTop{Enclaves: []live.EnclaveStatus{}, Threads: []live.ThreadStatus{}}
+	top := SchedTop{Enclaves: []live.EnclaveStatus{}, Threads: []live.ThreadStatus{}, Instances: []live.InstanceStatus{}}
 	if x := m.sched.get(); x != nil {
-		top.Enclaves, top.Threads = x.Enclaves(), x.Threads()
+		top.Enclaves, top.Threads, top.Instances = x.Enclaves(), x.Threads(), x.Instances()
 	}
 	return top, nil
 }
 
 // schedOrder does what root wants of core scheduling.
-func (m *Monitor) schedOrder(a wire.Ask) (any, error) {
+func (m *Monitor) schedOrder(ctx context.Context, peer control.Peer, a wire.Ask) (any, error) {
 	var o wire.Sched
 	if err := json.Unmarshal(a.Args, &o); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", a.Verb, err, unix.EINVAL)
@@ -102,6 +109,8 @@ func (m *Monitor) schedOrder(a wire.Ask) (any, error) {
 		return result, x.Destroy(o.Enclave)
 	case wire.SchedPush:
 		err = x.Push(o.Enclave, o.TIDs)
+	case wire.SchedJoin:
+		err = m.schedJoin(ctx, peer, x, &o)
 	case wire.SchedPolicy:
 		var blackout time.Duration
 		blackout, err = x.SetPolicy(o.Enclave, o.Policy, o.Args)
@@ -111,6 +120,47 @@ func (m *Monitor) schedOrder(a wire.Ask) (any, error) {
 		result.EnclaveStatus, err = x.Enclave(o.Enclave)
 	}
 	return result, err
+}
+
+// schedJoin has an instance share its page, and makes its kthreads tasks of an
+// enclave.
+func (m *Monitor) schedJoin(ctx context.Context, peer control.Peer, x *live.Actuator, o *wire.Sched) error {
+	if _, err := x.Enclave(o.Enclave); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	i := m.instances[portmap.Instance(o.ID)]
+	m.mu.Unlock()
+	if i == nil {
+		return fmt.Errorf("no instance %d: %w", o.ID, unix.ESRCH)
+	}
+	args, err := json.Marshal(wire.Target{ID: o.ID})
+	if err != nil {
+		return err
+	}
+	giver, files, err := corepage.NewGiver(math.MaxInt32)
+	if err != nil {
+		return err
+	}
+	var want wire.CoresWanted
+	answer, err := m.askInstance(ctx, peer, wire.Ask{Verb: wire.Cores, Args: args}, files[:]...)
+	if err == nil {
+		err = json.Unmarshal(answer, &want)
+	}
+	if err == nil {
+		class := cs.LatencyCritical
+		if want.BestEffort {
+			class = cs.BestEffort
+		}
+		err = x.Join(o.Enclave, giver, live.InstanceOptions{
+			Name: i.name, PID: int(i.peer.PID), Kthreads: want.Kthreads, Spinning: want.Spinning,
+			Guaranteed: want.Guaranteed, Class: class, Delay: min(want.Delay, cs.MaxDelay),
+		})
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("instance %q: %w", i.name, err), giver.Close())
+	}
+	return nil
 }
 
 func (m *Monitor) schedCreate(o *wire.Sched) (any, error) {

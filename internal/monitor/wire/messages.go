@@ -174,7 +174,23 @@ const (
 	SchedDestroy = "sched-destroy"
 	SchedPolicy  = "sched-policy"
 	SchedPush    = "sched-push"
+	SchedJoin    = "sched-join"
 )
+
+// Cores is the order to an instance to have as many threads execute as it is
+// granted on the page that comes beside it, with the doorbell (package
+// coresched/instance). Its answer is CoresWanted.
+const Cores = "cores"
+
+// CoresWanted is what an instance wants of the scheduler of cores, in the terms of
+// Caladan's configuration.
+type CoresWanted struct {
+	Kthreads   int           `json:"kthreads"`
+	Spinning   int           `json:"spinning,omitempty"`
+	Guaranteed int           `json:"guaranteed,omitempty"`
+	BestEffort bool          `json:"best_effort,omitempty"`
+	Delay      time.Duration `json:"qdelay_ns,omitempty"`
+}
 
 // Sched is what is wanted of an enclave of core scheduling.
 type Sched struct {
@@ -184,6 +200,7 @@ type Sched struct {
 	Policy            string   `json:"policy,omitempty"`              // policy: a name, or a program's path
 	Args              []string `json:"args,omitempty"`                // policy: the program's
 	TIDs              []int    `json:"tids,omitempty"`                // push
+	ID                uint32   `json:"id,omitempty"`                  // join: the instance
 }
 
 // Target is the part that all orders to an instance have.

@@ -111,6 +111,7 @@ func TestConfig(t *testing.T) {
 		Engine:     "auto", Boundary: "kill", Kthreads: 3, Argv: []string{"p"},
 		Env: testHost.Environ, Cwd: "/work", Root: "/", UID: 7, GID: 8,
 		LogFormat: "text", LogLevel: slog.LevelDebug,
+		Cores:    Cores{Spinning: 1},
 		Warnings: []string{"runtime_priority is not used: no uplink is shared without junctiond"},
 	}, got)
 
@@ -344,4 +345,13 @@ func TestLease(t *testing.T) {
 		_, err := parse(monitored, append(flags, "--", "p")...)
 		require.ErrorContains(t, err, want)
 	}
+}
+
+// TestCoresOfConfig: what is told to the scheduler of cores, which is junctiond's.
+func TestCoresOfConfig(t *testing.T) {
+	file := configFile(t, "runtime_kthreads 2\nruntime_guaranteed_kthreads 1\nruntime_priority be\nruntime_qdelay_us 25\n")
+	got := mustParse(t, file, "--mode", "server", "--", "p")
+	require.Equal(t, Cores{BestEffort: true, Guaranteed: 1, Delay: 25 * time.Microsecond}, got.Cores)
+	require.Empty(t, got.Warnings)
+	require.Len(t, mustParse(t, file, "--mode", "none", "--", "p").Warnings, 3)
 }

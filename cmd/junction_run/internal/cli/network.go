@@ -30,6 +30,7 @@ func (f *flags) network(s *Settings, cfg *config.Config, host Host) error {
 	if err := f.prioritizes(s, cfg); err != nil {
 		return err
 	}
+	f.cores(s, cfg)
 	switch {
 	case s.Mode == ModeNone:
 		return f.noNetwork(s, cfg)
@@ -48,6 +49,27 @@ func (f *flags) network(s *Settings, cfg *config.Config, host Host) error {
 	f.spins(s, cfg)
 	f.addresses(s, cfg)
 	return checkAddresses(s)
+}
+
+// cores settles what the scheduler of cores is told, which is junctiond's.
+func (f *flags) cores(s *Settings, cfg *config.Config) {
+	s.Cores = Cores{
+		BestEffort: s.Priority == config.BestEffort, Guaranteed: cfg.GuaranteedKthreads.V,
+		Spinning: cfg.SpinningKthreads.V, Delay: cfg.QDelay.V,
+	}
+	if s.Lease {
+		return
+	}
+	for _, key := range []struct {
+		name string
+		set  bool
+	}{
+		{"runtime_guaranteed_kthreads", cfg.GuaranteedKthreads.Set}, {"runtime_qdelay_us", cfg.QDelay.Set},
+	} {
+		if key.set {
+			s.warn("%s has no effect: cores are given to instances by junctiond, and this one has nothing to do with it", key.name)
+		}
+	}
 }
 
 // chooseMode takes the mode asked for, or else the one that flags and host suggest.

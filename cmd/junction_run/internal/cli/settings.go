@@ -53,6 +53,7 @@ type Settings struct {
 	Boundary  string        // kill, trap or off
 	Kthreads  int           // most processors used at once; 0: all that the host grants
 	Quantum   time.Duration // 0: until a system call
+	Cores     Cores
 	Watchdog  bool
 	Moves     string // for tests: always, soon, never, or empty for as it is worth it
 	Argv      []string
@@ -69,6 +70,14 @@ type Settings struct {
 
 	// Warnings are settings that have no effect, to be logged.
 	Warnings []string
+}
+
+// Cores is what an instance tells the scheduler of cores, if there is one.
+type Cores struct {
+	BestEffort bool          // of the best-effort class, else latency critical
+	Guaranteed int           // kthreads that have a core whenever they want one
+	Spinning   int           // kthreads that always want one
+	Delay      time.Duration // for which a thread may wait for a kthread; 0: as the policy has it
 }
 
 // Host is what the command line needs to know of its surroundings.

@@ -1,0 +1,179 @@
+package cores
+
+import (
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	cs "junction/coresched"
+	"junction/coresched/instance"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeThreads execute and wait as the test says.
+type fakeThreads struct {
+	mu       sync.Mutex
+	limit    int
+	want     Demand
+	parked   bool
+	parks    int
+	observer Observer
+}
+
+func (f *fakeThreads) SetLimit(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.limit = n
+	if f.observer != nil {
+		f.observer.Settled()
+	}
+}
+
+func (f *fakeThreads) Demand() Demand {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.want
+}
+
+func (f *fakeThreads) Park() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.parked = f.want.Executing+f.want.Waiting == 0
+	if f.parked {
+		f.parks++
+	}
+	return f.parked
+}
+
+func (f *fakeThreads) Observe(o Observer) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.observer = o
+}
+
+// wants has threads execute or wait.
+func (f *fakeThreads) wants(executing, waiting int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.want.Executing, f.want.Waiting = executing, waiting
+	f.want.Turns++
+	if f.parked && executing > 0 {
+		f.parked = false
+		f.observer.Woken()
+	}
+	if waiting > 0 {
+		f.observer.Waiting()
+	}
+}
+
+func (f *fakeThreads) hasLimit(n int) func() bool {
+	return func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.limit == n
+	}
+}
+
+const most = 4
+
+func begin(t *testing.T) (*fakeThreads, *instance.Giver, *Sharer) {
+	g, files, err := instance.NewGiver(1 << 20)
+	require.NoError(t, err)
+	taker, err := instance.NewTaker(files)
+	require.NoError(t, err)
+	f := &fakeThreads{limit: -1}
+	s := Start(f, taker, most, slog.New(slog.DiscardHandler))
+	t.Cleanup(func() {
+		s.Stop()
+		require.NoError(t, g.Close())
+		require.Nil(t, f.observer)
+		require.Equal(t, most, f.limit)
+	})
+	return f, g, s
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	require.Eventually(t, ok, time.Minute, time.Millisecond, what)
+}
+
+// heard waits until the instance has rung and wants so many.
+func heard(t *testing.T, g *instance.Giver, want int) {
+	t.Helper()
+	for g.Demand(most).Want != want {
+		require.NoError(t, g.Wait())
+	}
+}
+
+// TestGrants: demand is rung for, grants are complied with and told of.
+func TestGrants(t *testing.T) {
+	f, g, _ := begin(t)
+	eventually(t, "no limit yet", f.hasLimit(most))
+	f.wants(1, 0)
+	heard(t, g, 1)
+	g.Grant(1, new(cs.CPUSet), false)
+	eventually(t, "one", f.hasLimit(1))
+	eventually(t, "complied", g.Settled)
+	f.wants(1, 1)
+	heard(t, g, 2)
+	f.wants(1, 2)
+	heard(t, g, 3)
+	f.wants(1, 20)
+	heard(t, g, most)
+	g.Grant(9, new(cs.CPUSet), false)
+	eventually(t, "no more than there are", f.hasLimit(most))
+	f.wants(1, 0)
+	heard(t, g, 1)
+}
+
+// TestParking: who has nothing to do says so once and is then quiet, until the
+// first wants to execute.
+func TestParking(t *testing.T) {
+	f, g, _ := begin(t)
+	for range 3 {
+		f.wants(1, 0)
+		heard(t, g, 1)
+		f.wants(0, 0)
+		heard(t, g, 0)
+		f.mu.Lock()
+		require.True(t, f.parked)
+		parks := f.parks
+		f.mu.Unlock()
+		time.Sleep(5 * look) // would look, were it not parked
+		f.mu.Lock()
+		require.Equal(t, parks, f.parks)
+		f.mu.Unlock()
+	}
+}
+
+// TestSchedulerStandsStill: a grant of one that gives no sign of life is ignored,
+// and heeded again when it does.
+func TestSchedulerStandsStill(t *testing.T) {
+	f, g, _ := begin(t)
+	f.wants(2, 0)
+	g.Grant(1, new(cs.CPUSet), false)
+	eventually(t, "one", f.hasLimit(1))
+	eventually(t, "no limit", f.hasLimit(most))
+	one := f.hasLimit(1)
+	eventually(t, "one again", func() bool { g.Beat(); return one() })
+}
+
+// TestSchedulerGone: nobody limits the threads any more.
+func TestSchedulerGone(t *testing.T) {
+	g, files, err := instance.NewGiver(most)
+	require.NoError(t, err)
+	taker, err := instance.NewTaker(files)
+	require.NoError(t, err)
+	f := &fakeThreads{}
+	s := Start(f, taker, most, slog.New(slog.DiscardHandler))
+	g.Grant(1, new(cs.CPUSet), false)
+	eventually(t, "one", f.hasLimit(1))
+	require.NoError(t, g.Close())
+	eventually(t, "no limit", f.hasLimit(most))
+	s.Stop()
+}
