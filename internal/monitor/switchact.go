@@ -8,6 +8,8 @@ import (
 	"net"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"junction/direct/afxdp"
 	"junction/direct/steer"
 	"junction/internal/monitor/wire"
@@ -136,10 +138,14 @@ func (s *switcher) mark(a protocol.Action) {
 	s.tasks.Go(func() {
 		for {
 			if err := s.sendMark(a, q); err != nil {
+				gone := a.Mode == protocol.Direct && errors.Is(err, unix.ENXIO) // somebody has deleted the device
 				err = fmt.Errorf("mark %d by the %v path: %w", a.Mark, a.Mode, err)
 				s.event(func(c *protocol.Coordinator) []protocol.Action {
 					if c.Epoch() != a.Epoch || c.Step() != step {
 						return nil
+					}
+					if gone {
+						return c.QueueLost()
 					}
 					return c.Failed(err.Error())
 				})

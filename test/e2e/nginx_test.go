@@ -31,7 +31,8 @@ http {
   fastcgi_temp_path fastcgi;
   uwsgi_temp_path uwsgi;
   scgi_temp_path scgi;
-  keepalive_requests 100000;
+  keepalive_requests 1000000000;
+  keepalive_timeout 6h;
   server {
     listen 80;
     listen [::]:80;

@@ -337,6 +337,39 @@ func TestSwitchFaults(t *testing.T) {
 	})
 }
 
+// TestSwitchQueueGone deletes the device of a queue that an instance uses: an order to
+// go to server mode gets it there, and it can have another queue.
+func TestSwitchQueueGone(t *testing.T) {
+	eachServerRig(t, func(t *testing.T, r *rig) {
+		_, addr := r.startServer(t, "redis", "--name", "redis")
+		replies, stop := r.load(t, addr, 4)
+		defer stop()
+		goesOn := func() {
+			t.Helper()
+			count := replies.Load()
+			require.Eventually(t, func() bool { return replies.Load() > count+100 }, time.Minute, time.Millisecond)
+		}
+		goesOn()
+		r.switchTo("redis", "direct")
+		goesOn()
+		devices, err := r.Server.Command(t.Context(), "sh", "-c",
+			`for d in /sys/class/net/jvf*o; do d=${d##*/}; echo "$d"; ip link del "$d" || exit; done`).CombinedOutput()
+		require.NoError(t, err, string(devices))
+		require.Contains(t, string(devices), "jvf")
+		var s switched
+		order := r.beginSwitch("redis", "server")
+		order.exit()
+		require.NoError(t, json.Unmarshal([]byte(order.stdout.String()), &s), "%s", order.stderr)
+		require.Equal(t, "server", s.Mode)
+		require.Contains(t, s.Reason, "the queue is gone")
+		goesOn()
+		require.Zero(t, r.directQueues())
+		r.switchTo("redis", "direct")
+		goesOn()
+		r.switchTo("redis", "server")
+	})
+}
+
 // directQueues counts the queues of instances.
 func (r *rig) directQueues() int {
 	r.t.Helper()
