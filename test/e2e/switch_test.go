@@ -347,7 +347,7 @@ func TestSwitchQueueGone(t *testing.T) {
 		goesOn := func() {
 			t.Helper()
 			count := replies.Load()
-			require.Eventually(t, func() bool { return replies.Load() > count+100 }, time.Minute, time.Millisecond)
+			require.Eventually(t, func() bool { return replies.Load() > count+100 }, 3*time.Minute, time.Millisecond)
 		}
 		goesOn()
 		r.switchTo("redis", "direct")
@@ -357,9 +357,12 @@ func TestSwitchQueueGone(t *testing.T) {
 		require.NoError(t, err, string(devices))
 		require.Contains(t, string(devices), "jvf")
 		var s switched
-		order := r.beginSwitch("redis", "server")
-		order.exit()
-		require.NoError(t, json.Unmarshal([]byte(order.stdout.String()), &s), "%s", order.stderr)
+		const attempts = 5 // a step may take too long on a machine that has too much to do
+		for n := 0; n < attempts && s.Mode != "server"; n++ {
+			order := r.beginSwitch("redis", "server", "--wait")
+			order.exit()
+			require.NoError(t, json.Unmarshal([]byte(order.stdout.String()), &s), "%s", order.stderr)
+		}
 		require.Equal(t, "server", s.Mode)
 		require.Contains(t, s.Reason, "the queue is gone")
 		goesOn()
