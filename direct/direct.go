@@ -26,6 +26,7 @@ type (
 	Offloads   = nic.Offloads
 	Mode       = nic.Mode
 	Options    = nic.Options
+	Channels   = nic.Channels
 
 	// Export and AdoptOptions: queues that another process made, see Adopt.
 	Export       = afxdp.Export

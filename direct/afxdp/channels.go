@@ -17,8 +17,9 @@ type channels struct {
 	changed  bool
 }
 
-// newChannels reads the NIC's channels in the calling thread's namespace.
-func newChannels(l *nic.Link) (*channels, error) {
+// newChannels reads the NIC's channels in the calling thread's namespace. Those
+// that it had before, if not nil, are the ones to restore.
+func newChannels(l *nic.Link, before *nic.Channels) (*channels, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("read the channels of %s: %w", l.Name(), err)
@@ -26,7 +27,20 @@ func newChannels(l *nic.Link) (*channels, error) {
 	c := &channels{link: l, fd: fd}
 	err = channelsIoctl(fd, l.Name(), unix.ETHTOOL_GCHANNELS, &c.original)
 	c.known = err == nil && c.original.rxQueues() > 0
+	if now := c.original.counts(); c.known && before != nil && *before != now {
+		c.original.set(*before)
+		c.changed = true
+	}
 	return c, nil
+}
+
+// counts returns the original numbers; nil if the driver does not tell.
+func (c *channels) counts() *nic.Channels {
+	if !c.known {
+		return nil
+	}
+	n := c.original.counts()
+	return &n
 }
 
 // total returns the number of queues on which the NIC may receive.

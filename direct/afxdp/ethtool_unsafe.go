@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"junction/direct/internal/nic"
 )
 
 // ethtoolChannels is struct ethtool_channels (linux/ethtool.h).
@@ -12,6 +14,14 @@ type ethtoolChannels struct {
 	cmd                                  uint32
 	maxRX, maxTX, maxOther, maxCombined  uint32
 	rxCount, txCount, other, combinedRXT uint32
+}
+
+func (c *ethtoolChannels) counts() nic.Channels {
+	return nic.Channels{RX: c.rxCount, TX: c.txCount, Other: c.other, Combined: c.combinedRXT}
+}
+
+func (c *ethtoolChannels) set(n nic.Channels) {
+	c.rxCount, c.txCount, c.other, c.combinedRXT = n.RX, n.TX, n.Other, n.Combined
 }
 
 // rxQueues returns how many queues receive.

@@ -39,9 +39,10 @@ func (n *NIC) take(ctx context.Context, o nic.Options, load Loader) (err error) 
 	if n.mtu, err = n.link.ChooseMTU(o.MTU); err != nil {
 		return err
 	}
-	if n.channels, err = newChannels(n.link); err != nil {
+	if n.channels, err = newChannels(n.link, o.Before); err != nil {
 		return err
 	}
+	n.channels.restore() // what the dead one has left
 	queues, err := n.attach(ctx, o.Queues, load)
 	if err != nil {
 		return err
@@ -172,6 +173,15 @@ func (n *NIC) Renew(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Before returns how many queues the NIC had at first, for Options.Before of who
+// may continue it; nil if the driver does not tell.
+func (n *NIC) Before() *nic.Channels {
+	if n.channels == nil {
+		return nil
+	}
+	return n.channels.counts()
 }
 
 // dropSockets gives the sockets' files up.

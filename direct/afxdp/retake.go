@@ -23,7 +23,8 @@ func (n *NIC) Keep() [KeepFiles]int { return [KeepFiles]int{n.program.LinkFD(), 
 // and files are what that one's Export and Keep returned. It takes l, which is
 // leased, and the descriptors over, also when it fails. program has the maps and
 // the program that are attached, see AttachedProgram.
-func Retake(l *nic.Link, e Export, keep [KeepFiles]int, files []int, program *Program) (_ *NIC, err error) {
+// before is Options.Before.
+func Retake(l *nic.Link, e Export, keep [KeepFiles]int, files []int, program *Program, before *nic.Channels) (_ *NIC, err error) {
 	n := &NIC{link: l, members: keep[1], mtu: e.MTU, program: program}
 	defer func() {
 		if err != nil {
@@ -51,6 +52,9 @@ func Retake(l *nic.Link, e Export, keep [KeepFiles]int, files []int, program *Pr
 	}
 	if l.Attrs().Index != e.Index {
 		return nil, fmt.Errorf("%w: %s is another NIC than it was", nic.ErrNoNIC, e.NIC)
+	}
+	if n.channels, err = newChannels(l, before); err != nil {
+		return nil, err
 	}
 	return n, nil
 }

@@ -28,6 +28,9 @@ func (u *Uplink) Keep() []int {
 	return k[:]
 }
 
+// Before is what a successor is to be told with Options.Before.
+func (u *Uplink) Before() *direct.Channels { return u.nic.Before() }
+
 // Tables are those that the program looks things up in.
 func (u *Uplink) Tables() *table.Maps { return u.tables }
 
@@ -55,7 +58,7 @@ func TakeOver(ctx context.Context, o Options, e direct.Export, files []int) (_ *
 		return nil, errors.Join(fmt.Errorf("take %s over: %w", e.NIC, err), u.dropObjects())
 	}
 	rest = nil
-	u.nic, err = afxdp.Retake(l, e, [KeepFiles]int(files[:KeepFiles]), files[KeepFiles:], program)
+	u.nic, err = afxdp.Retake(l, e, [KeepFiles]int(files[:KeepFiles]), files[KeepFiles:], program, o.Before)
 	if err != nil {
 		return nil, errors.Join(err, u.dropObjects())
 	}

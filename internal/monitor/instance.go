@@ -162,7 +162,7 @@ func duplicateRings(fds [ipc.FilesPerEnd]int) ([ipc.FilesPerEnd]int, error) {
 func (m *Monitor) number() portmap.Instance {
 	for {
 		m.last = m.last%table.MaxOwner + 1
-		if m.instances[m.last] == nil {
+		if m.instances[m.last] == nil && !m.awaited(m.last) {
 			return m.last
 		}
 	}

@@ -32,6 +32,8 @@ type Monitor struct {
 	// +checklocks:mu
 	instances map[portmap.Instance]*instance
 	// +checklocks:mu
+	awaiting map[portmap.Instance]record // of the monitor before, not back yet
+	// +checklocks:mu
 	last portmap.Instance // number given last
 	// +checklocks:mu
 	opened bool // open is closed, or about to be

@@ -170,8 +170,27 @@ func (m *Monitor) Status() Status {
 	for _, i := range m.present() {
 		s.Instances = append(s.Instances, m.instanceStatus(i))
 	}
+	s.Instances = append(s.Instances, m.late()...)
 	slices.SortFunc(s.Instances, func(a, b InstanceStatus) int { return int(a.ID) - int(b.ID) })
 	return s
+}
+
+// awaitedMode is shown for an instance that the monitor before had, and that has not
+// come back yet.
+const awaitedMode = "awaited"
+
+// late returns the instances that are awaited.
+func (m *Monitor) late() (all []InstanceStatus) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.awaiting {
+		all = append(all, InstanceStatus{
+			ID: r.ID, Name: r.Name, PID: r.Peer.PID, UID: r.Peer.UID, Mode: awaitedMode,
+			Shared: r.Shared, Addresses: r.Prefixes, Rate: r.Rate, Weight: max(1, r.Weight),
+			Priority: string(cmp.Or(r.Priority, config.BestEffort)), AgeSeconds: time.Since(r.Since).Seconds(),
+		})
+	}
+	return all
 }
 
 // present returns all instances.
@@ -214,6 +233,8 @@ func (m *Monitor) portStatus() []PortStatus {
 		s := PortStatus{Proto: p.Proto.String(), Endpoint: p.Endpoint, ID: uint32(p.Owner), State: p.State.String(), Mode: modes[p.Owner]}
 		if i := m.instances[p.Owner]; i != nil {
 			s.Name = i.name
+		} else if r, ok := m.awaiting[p.Owner]; ok {
+			s.Name, s.Mode = r.Name, awaitedMode
 		}
 		out = append(out, s)
 	}

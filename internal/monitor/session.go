@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -149,7 +148,7 @@ func (m *Monitor) adopt(x *session, ready wire.Ready, had []uint32) {
 	defer m.mu.Unlock()
 	m.server.found(x, ready)
 	for _, id := range had {
-		if m.instances[portmap.Instance(id)] == nil && !m.awaited(id) {
+		if m.instances[portmap.Instance(id)] == nil && !m.awaited(portmap.Instance(id)) {
 			m.server.detach(portmap.Instance(id))
 		}
 	}
@@ -166,8 +165,9 @@ const settling = 1
 // awaited tells whether an instance may still come back.
 //
 // +checklocks:m.mu
-func (m *Monitor) awaited(id uint32) bool {
-	return slices.Contains(m.ports.Absent(), portmap.Instance(id))
+func (m *Monitor) awaited(id portmap.Instance) bool {
+	_, ok := m.awaiting[id]
+	return ok
 }
 
 // attach has the current server, if there is one, serve an instance.

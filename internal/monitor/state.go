@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"junction/direct"
 	"junction/internal/config"
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
@@ -30,6 +31,8 @@ type state struct {
 	Instances []record       `json:"instances"`
 	// Auto is what an operator has set; else the successor's options hold.
 	Auto *wire.AutoSettings `json:"auto,omitempty"`
+	// Channels are the NIC's queues before the first of the monitors took it.
+	Channels *direct.Channels `json:"nic_channels,omitempty"`
 }
 
 // record is an instance.
@@ -92,9 +95,13 @@ func (m *Monitor) save() {
 		return // what the predecessor left still holds
 	}
 	s := state{Schema: stateSchema, Shared: m.opts.Shared, Last: uint32(m.last), Auto: m.auto.orders()}
+	s.Channels = m.uplink.before.Load()
 	s.Server, s.Spare = m.server.processes()
 	for _, i := range m.instances {
 		s.Instances = append(s.Instances, record{uint32(i.id), i.name, i.peer, i.shared, i.prefixes, i.mask, i.rate, i.weight, i.since, i.priority, i.sw.pinned.Load()})
+	}
+	for _, r := range m.awaiting {
+		s.Instances = append(s.Instances, r)
 	}
 	b, err := json.Marshal(s)
 	path := filepath.Join(m.opts.stateDir(), "state.json")

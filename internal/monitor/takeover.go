@@ -18,14 +18,19 @@ import (
 
 // A monitor that finds its predecessor's state takes over: the network server,
 // which went on, connects again and brings its view of the portmap; then the
-// instances are called. Until all of them have come back or are known to be gone,
-// nobody else is served.
+// instances are called, all at once. Until all of them have come back or are known
+// to be gone, or some time has passed, nobody else is served; what an instance had that
+// is late is kept for it.
 
 const (
 	// backTime is how long the predecessor's server has to connect.
 	backTime = 3 * time.Second
-	// callTime is how long an instance has to come back.
-	callTime = 5 * time.Second
+	// callTime is how long an instance has to come back, and others wait for it, if
+	// only it knows what it had. If the portmap does, others wait for graceTime, and
+	// it has lateTime: it may be stopped.
+	callTime  = 5 * time.Second
+	graceTime = time.Second
+	lateTime  = time.Minute
 )
 
 // begin makes the portmap, from a predecessor's view if there is one, and the
@@ -86,6 +91,7 @@ func (m *Monitor) takeOver(ctx context.Context, s state) error {
 	m.last = portmap.Instance(s.Last)
 	m.mu.Unlock()
 	m.auto.resume(s.Auto)
+	m.uplink.before.Store(s.Channels)
 	view, b := m.awaitView(ctx)
 	err := m.begin(ctx, view, b)
 	if view != nil {
@@ -95,24 +101,59 @@ func (m *Monitor) takeOver(ctx context.Context, s state) error {
 	if err != nil {
 		return err
 	}
-	calls := make(chan struct{}, len(s.Instances))
+	call, limit := m.await(s.Instances)
+	answered := make(chan struct{}, len(s.Instances))
 	for _, r := range s.Instances {
-		back := make(chan struct{})
-		m.resumed.Go(func() { m.resume(ctx, r, back) })
-		go func() { <-back; calls <- struct{}{} }()
+		m.resumed.Go(func() { m.resume(ctx, r, call, answered) })
 	}
+	late := time.After(limit)
 	for range s.Instances {
-		<-calls
+		select {
+		case <-answered:
+			continue
+		case <-late:
+		}
+		break
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, id := range m.ports.Absent() {
-		m.ports.Leave(id)
-		m.server.detach(id)
+		if !m.awaited(id) {
+			m.ports.Leave(id)
+			m.server.detach(id)
+		}
 	}
 	m.publish()
-	m.uplink.orphans(func(id portmap.Instance) bool { return m.instances[id] != nil })
+	m.uplink.orphans(func(id portmap.Instance) bool { return m.instances[id] != nil || m.awaited(id) })
 	return nil
+}
+
+// await notes that instances may come back, and returns how long they have, and for
+// how long others wait for them.
+func (m *Monitor) await(all []record) (call, limit time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.awaiting = make(map[portmap.Instance]record, len(all))
+	for _, r := range all {
+		m.awaiting[portmap.Instance(r.ID)] = r
+	}
+	if m.restored {
+		return lateTime, graceTime
+	}
+	return callTime, callTime
+}
+
+// lapse frees what an instance had that does not come back.
+func (m *Monitor) lapse(id portmap.Instance) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.awaiting, id)
+	m.ports.Leave(id)
+	m.publish()
+	m.server.detach(id)
+	m.uplink.left(id)
+	_ = os.Remove(m.opts.escrowPath(id))
+	m.save()
 }
 
 // awaitView waits for the view that the predecessor's server brings, with what
@@ -135,12 +176,15 @@ func (m *Monitor) awaitView(ctx context.Context) (*table.View, *brought) {
 	return nil, nil
 }
 
-// resume calls an instance and serves it. back is closed when it is known
+// resume calls an instance and serves it. It tells answered when it is known
 // whether it has come back.
-func (m *Monitor) resume(ctx context.Context, r record, back chan struct{}) {
+func (m *Monitor) resume(ctx context.Context, r record, within time.Duration, answered chan<- struct{}) {
 	i := &instance{id: portmap.Instance(r.ID), name: r.Name, peer: r.Peer, shared: r.Shared, prefixes: r.Prefixes, mask: r.Mask, rate: r.Rate, weight: r.Weight, priority: r.Priority, since: r.Since, wasPinned: r.Pinned}
-	in, err := m.callBack(ctx, i)
-	close(back)
+	in, err := m.callBack(ctx, i, within)
+	if err != nil {
+		m.lapse(i.id)
+	}
+	answered <- struct{}{}
 	if err != nil {
 		m.offences.note(r.Name, r.Peer, err)
 		m.opts.Logger.Warn("instance did not come back", "id", r.ID, "name", r.Name, "error", err)
@@ -157,8 +201,8 @@ func (m *Monitor) resume(ctx context.Context, r record, back chan struct{}) {
 }
 
 // callBack connects to where an instance listens, and gives it back what it had.
-func (m *Monitor) callBack(ctx context.Context, i *instance) (in *wire.Receiver, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTime)
+func (m *Monitor) callBack(ctx context.Context, i *instance, within time.Duration) (in *wire.Receiver, err error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	conn, err := control.Dial(ctx, m.opts.escrowPath(i.id))
 	if err != nil {
@@ -199,7 +243,11 @@ func (m *Monitor) callBack(ctx context.Context, i *instance) (in *wire.Receiver,
 		closeAll(i.rings[:])
 		return nil, err
 	}
-	return in, wire.Send(ctx, conn, env.ID, wire.TypeJoined, wire.Joined{ID: uint32(i.id), Shared: i.shared, Prefixes: i.prefixes})
+	err = wire.Send(ctx, conn, env.ID, wire.TypeJoined, wire.Joined{ID: uint32(i.id), Shared: i.shared, Prefixes: i.prefixes})
+	if err != nil {
+		m.leave(i)
+	}
+	return in, err
 }
 
 // rejoin gives an instance its ports again, as far as they are still its own.
@@ -222,8 +270,10 @@ func (m *Monitor) rejoin(i *instance, holds []wire.Bind) error {
 	if err := m.ports.Settle(i.id); err != nil {
 		return err
 	}
+	delete(m.awaiting, i.id)
 	m.instances[i.id] = i
 	m.server.attach(i)
+	m.save()
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,8 @@ import (
 // A NIC that takes another driver each network server opens by itself.
 type uplink struct {
 	m *Monitor
+
+	before atomic.Pointer[direct.Channels] // the NIC's, of the first monitor's time
 
 	mu sync.Mutex
 	// tables are what the steering program looks up; nil: there is none.
@@ -89,7 +92,7 @@ func (u *uplink) takeOver(ctx context.Context, g table.Geometry, b *brought) {
 func (u *uplink) options() steer.Options {
 	s := u.m.opts.Uplink
 	return steer.Options{
-		Options: direct.Options{NIC: s.NIC, Queues: s.Queues, MTU: s.MTU, MAC: s.HardwareAddr(), Logger: u.m.opts.Logger},
+		Options: direct.Options{NIC: s.NIC, Queues: s.Queues, MTU: s.MTU, MAC: s.HardwareAddr(), Before: u.before.Load(), Logger: u.m.opts.Logger},
 		Tables:  u.tables, VFs: u.m.opts.DirectQueues,
 	}
 }
@@ -101,8 +104,13 @@ func (u *uplink) forServer(ctx context.Context) (*direct.Export, []int, error) {
 	u.mu.Lock()
 	before := u.nic
 	defer func() {
-		lost := before != nil && u.nic != before
+		lost, opened := before != nil && u.nic != before, u.nic != nil && u.nic != before
 		u.mu.Unlock()
+		if opened {
+			u.m.mu.Lock()
+			u.m.save() // the NIC's queues
+			u.m.mu.Unlock()
+		}
 		if lost {
 			u.m.queuesLost()
 		}
@@ -143,6 +151,7 @@ func (u *uplink) open(ctx context.Context) error {
 	switch {
 	case err == nil:
 		u.nic, u.used = nic, false
+		u.before.Store(nic.Before())
 		return nil
 	case u.m.opts.Uplink.Driver == "" && (errors.Is(err, direct.ErrUnsupported) || errors.Is(err, direct.ErrMTU)):
 		u.m.opts.Logger.Warn("no direct mode", "error", err)

@@ -31,6 +31,9 @@ func (r *rig) startMonitor(flags ...string) {
 	}, flags)...)
 	r.monitor = launch(r.t, c, c.Cmd)
 	r.monitor.awaitCond(r.monitor.stderr, contains("network server ready"), "the network server")
+	if !r.stopped {
+		r.awaitAll()
+	}
 	first := r.monitor
 	r.t.Cleanup(func() {
 		if r.monitor != first || !first.running() || r.t.Failed() {
@@ -40,6 +43,14 @@ func (r *rig) startMonitor(flags ...string) {
 		first.terminate(0)
 		require.NoDirExists(r.t, r.socket+".state")
 	})
+}
+
+// awaitAll waits until the monitor awaits no instance of the one before any more.
+func (r *rig) awaitAll() {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool {
+		return !slices.ContainsFunc(r.status().Instances, func(i instanceStatus) bool { return i.Mode == "awaited" })
+	}, readyTimeout, 5*time.Millisecond, "an instance has not come back")
 }
 
 // monitorStatus is what junction_ctl status prints, as far as the tests read it.
@@ -53,11 +64,23 @@ type monitorStatus struct {
 		LastEnd    string `json:"last_end"`
 		LastOutage int64  `json:"last_outage_ns"`
 	} `json:"netserver"`
-	Instances []struct {
-		ID   uint32 `json:"id"`
-		Name string `json:"name"`
-		PID  int    `json:"pid"`
-	} `json:"instances"`
+	Instances []instanceStatus `json:"instances"`
+}
+
+type instanceStatus struct {
+	ID   uint32 `json:"id"`
+	Name string `json:"name"`
+	PID  int    `json:"pid"`
+	Mode string `json:"mode"`
+}
+
+// modes maps names of instances to their modes.
+func (s monitorStatus) modes() map[string]string {
+	m := make(map[string]string)
+	for _, i := range s.Instances {
+		m[i.Name] = i.Mode
+	}
+	return m
 }
 
 func (r *rig) status() (s monitorStatus) {

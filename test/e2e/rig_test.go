@@ -30,6 +30,7 @@ type rig struct {
 	// In server mode: the monitor, which has the NIC instead, and its socket.
 	monitor *instance
 	socket  string
+	stopped bool // an instance is, on purpose: a monitor that starts does not get it back
 }
 
 func newRig(t testing.TB, v variant, o lab.Options) *rig {

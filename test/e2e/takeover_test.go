@@ -196,3 +196,71 @@ func TestDirectQueueAfterMonitor(t *testing.T) {
 		stop()
 	})
 }
+
+// TestStoppedInstance: an instance that does not answer the next monitor holds up
+// nobody, keeps what it had, and is back when it goes on.
+func TestStoppedInstance(t *testing.T) {
+	r := newRig(t, variant{engine: engines[0], driver: serverMode}, lab.Options{})
+	asleep, awake := r.startNamed("asleep", guest, "tcpecho", ":7"), r.startNamed("awake", guest, "http", ":8080")
+	asleep.await("ready")
+	awake.await("ready")
+	asleep.signal(syscall.SIGSTOP)
+	r.stopped = true
+	r.monitor.kill()
+	r.startMonitor()
+	checkHasher(t, r, netip.AddrPortFrom(addr4, 8080))
+	fresh := r.startNamed("fresh", guest, "http", ":8081")
+	fresh.await("ready")
+	checkHasher(t, r, netip.AddrPortFrom(addr4, 8081))
+	require.Equal(t, map[string]string{"asleep": "awaited", "awake": "server", "fresh": "server"}, r.status().modes())
+	require.Equal(t, "asleep", r.portOwners()["tcp/198.18.0.2:7"])
+	taken := r.startNamed("taken", guest, "tcpecho", ":7")
+	require.NotZero(t, taken.exit(), "its port is kept")
+
+	asleep.signal(syscall.SIGCONT)
+	r.awaitAll()
+	require.Equal(t, "server", r.status().modes()["asleep"])
+	c := r.mustDial(netip.AddrPortFrom(addr4, 7), time.Minute)
+	_, err := c.Write([]byte("x"))
+	require.NoError(t, err)
+	_, err = c.Read(make([]byte, 1))
+	require.NoError(t, err)
+}
+
+// TestQueuesComeBack: a NIC of which a monitor took fewer queues gets them back when
+// a successor ends as it should, whoever has died before.
+func TestQueuesComeBack(t *testing.T) {
+	r := newRig(t, variant{engine: engines[0], driver: "afxdp"}, lab.Options{Queues: 2})
+	r.driver = serverMode
+	// A veth cannot receive on fewer queues than its peer sends on.
+	out, err := r.Client.Command(t.Context(), need(t, "ethtool"), "-L", lab.ClientNIC, "tx", "1").CombinedOutput()
+	require.NoError(t, err, string(out))
+	one := []string{"--nic", lab.ServerNIC + ":1"}
+	r.startMonitor(one...)
+	require.Equal(t, "1", r.combined())
+	r.monitor.kill()
+	r.startMonitor(one...)
+	require.Equal(t, "1", r.combined())
+	server := r.status().Server.PID
+	r.monitor.kill()
+	require.NoError(t, syscall.Kill(server, syscall.SIGKILL))
+	r.startMonitor(one...)
+	require.Equal(t, "1", r.combined())
+	r.monitor.terminate(0)
+	require.Equal(t, "2", r.combined())
+}
+
+// combined is how many receive queues ethtool says that the server's NIC has.
+func (r *rig) combined() string {
+	r.t.Helper()
+	out, err := r.Server.Command(r.t.Context(), need(r.t, "ethtool"), "-l", lab.ServerNIC).Output()
+	require.NoError(r.t, err)
+	_, now, _ := strings.Cut(string(out), "Current hardware settings:")
+	for line := range strings.Lines(now) {
+		if f := strings.Fields(line); len(f) == 2 && (f[0] == "RX:" || f[0] == "Combined:") && f[1] != "0" && f[1] != "n/a" {
+			return f[1]
+		}
+	}
+	r.t.Fatalf("no queues in %q", out)
+	return ""
+}

@@ -154,6 +154,14 @@ type Device interface {
 	Close() error
 }
 
+// Channels are numbers of a NIC's queues, as ethtool -L has them.
+type Channels struct {
+	RX       uint32 `json:"rx"`
+	TX       uint32 `json:"tx"`
+	Other    uint32 `json:"other"`
+	Combined uint32 `json:"combined"`
+}
+
 // Options are the parameters of direct.Open.
 type Options struct {
 	// NIC is the name of the network interface.
@@ -163,6 +171,9 @@ type Options struct {
 	Driver string
 	// Queues is the number of queues; 0 means all the NIC has.
 	Queues int
+	// Before is, for AF_XDP, how many queues the NIC had before a process that has
+	// died changed that: it gets them back. Nil: as many as it has now.
+	Before *Channels
 	// MTU is the longest IP packet in bytes; 0 means the NIC's own.
 	MTU int
 	// MAC is the address to receive for; nil means the NIC's own, or a random
