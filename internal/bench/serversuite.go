@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-
-	"junction/internal/bench/clients"
 )
 
 // serverBenchmarks lists the cases of Server.
@@ -175,12 +173,7 @@ func (r *runner) loadNginx(ctx context.Context, s *server, kib, connections int)
 			return nil // the corners will do
 		}
 	}
-	out, err := r.clientOutput(ctx, "wrk", "--threads", "1", "--connections", strconv.Itoa(connections), "--latency",
-		"--duration", strconv.Itoa(seconds)+"s", "http://"+hostPort(nginxPort)+"/"+fileName(kib))
-	if err != nil {
-		return err
-	}
-	result, err := clients.ParseWrk(string(out))
+	result, err := r.wrk(ctx, connections, seconds, "/"+fileName(kib))
 	if err == nil && (result.Errors > 0 || result.PerSecond == 0) {
 		err = fmt.Errorf("%w: %d of %d", errAnswers, result.Errors, result.Requests)
 	}

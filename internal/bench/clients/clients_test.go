@@ -22,7 +22,7 @@ const (
      50%  236.00us
      75%    4.58ms
      90%    7.07ms
-     99%    1.20s
+     99%    1.20s 
   1760 requests in 1.00s, 0.87MB read
   Socket errors: connect 1, read 20, write 300, timeout 4000
   Non-2xx or 3xx responses: 1760

@@ -11,7 +11,7 @@ import (
 var (
 	wrkRequests = regexp.MustCompile(`(?m)^ *(\d+) requests in `)
 	wrkRate     = regexp.MustCompile(`(?m)^Requests/sec: +(\S+)$`)
-	wrkLatency  = regexp.MustCompile(`(?m)^ +(50|99)% +([\d.]+)(us|ms|s|m|h)$`)
+	wrkLatency  = regexp.MustCompile(`(?m)^ +(50|99)% +([\d.]+)(us|ms|s|m|h) *$`)
 
 	// wrkErrorLines are there only if there were errors.
 	wrkErrorLines = map[string]*regexp.Regexp{
