@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -65,6 +67,43 @@ func (r *rig) load(t *testing.T, addr netip.AddrPort, connections int) (replies 
 	}
 }
 
+// webLoad starts nginx, and clients that fetch files over connections that stay, and
+// over a new one each time, and compare them, until stop is called, which reports what
+// went wrong.
+func (r *rig) webLoad(t *testing.T) (replies *atomic.Uint64, stop func()) {
+	t.Helper()
+	_, addr := r.startServer(t, "nginx", "--name", "nginx")
+	replies = new(atomic.Uint64)
+	var ended atomic.Bool
+	var wg sync.WaitGroup
+	t.Cleanup(func() { // of a test that failed, when its connections are closed
+		ended.Store(true)
+		wg.Wait()
+	})
+	client := func(what string, fetch func() error) {
+		wg.Go(func() {
+			for !ended.Load() {
+				if err := fetch(); err != nil {
+					t.Errorf("nginx, %s: %v", what, err)
+					return
+				}
+				replies.Add(1)
+			}
+		})
+	}
+	for range 2 {
+		conn := r.mustDial(addr, 10*time.Minute)
+		c := bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn))
+		client("a connection that stays", func() error { return getFile(c) })
+	}
+	client("a new connection", func() error { return oneRequest(r, addr, "close") })
+	return replies, func() {
+		t.Helper()
+		ended.Store(true)
+		wg.Wait()
+	}
+}
+
 // TestNetserverKilled kills the network server with SIGKILL, at random moments,
 // under load from outside and between instances. No connection breaks, no value is
 // wrong, and a station that does not know our MAC address learns it.
@@ -73,14 +112,15 @@ func TestNetserverKilled(t *testing.T) {
 	eachServerRig(t, func(t *testing.T, r *rig) {
 		_, addr := r.startServer(t, "redis", "--name", "redis")
 		replies, stop := r.load(t, addr, 8)
+		pages, stopWeb := r.webLoad(t)
 		between := r.startNamed("between", need(t, "redis-benchmark"), "-h", addr4.String(), "-l", "-q", "-c", "4", "-t", "get")
-		require.Eventually(t, func() bool { return len(r.status().Instances) == 2 }, readyTimeout, 5*time.Millisecond)
-		files := openFiles(t, r.monitor.cmd.Process.Pid)
+		require.Eventually(t, func() bool { return len(r.status().Instances) == 3 }, readyTimeout, 5*time.Millisecond)
+		files, memory := openFiles(t, r.monitor.cmd.Process.Pid), resident(t, r.monitor.cmd.Process.Pid)
 		var outages, firsts []time.Duration
 		for range n {
 			time.Sleep(time.Duration(rand.IntN(100)) * time.Millisecond) // a random moment
 			before := r.status()
-			count := replies.Load()
+			count, pagesBefore := replies.Load(), pages.Load()
 			require.NoError(t, syscall.Kill(before.Server.PID, syscall.SIGKILL))
 			killed := time.Now()
 			r.client("ip", "neigh", "flush", "dev", lab.ClientNIC)
@@ -90,12 +130,15 @@ func TestNetserverKilled(t *testing.T) {
 			firsts = append(firsts, time.Since(killed))
 			require.NoError(t, setAndGet(newRESP(c), 20_000, 10))
 			c.Close()
-			require.Eventually(t, func() bool { return replies.Load() > count+100 }, 30*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return replies.Load() > count+100 && pages.Load() > pagesBefore+20 }, time.Minute, time.Millisecond)
 		}
 		stop()
+		stopWeb()
 		require.True(t, between.running(), "the load between instances ended")
 		require.EqualValues(t, n, r.status().Server.Restarts)
 		require.LessOrEqual(t, openFiles(t, r.monitor.cmd.Process.Pid), files+2, "open files of the monitor")
+		const more = 32 << 20 // a heap may grow until it is collected
+		require.LessOrEqual(t, resident(t, r.monitor.cmd.Process.Pid), memory+more, "memory of the monitor")
 		t.Logf("%d kills, until the next server is ready: %v", n, quantiles(outages))
 		t.Logf("until a new connection stands, with address resolution: %v", quantiles(firsts))
 	})
@@ -113,21 +156,34 @@ func openFiles(t *testing.T, pid int) int {
 	return len(fds)
 }
 
+// resident is a process's memory in bytes (proc_pid_statm(5)).
+func resident(t *testing.T, pid int) int {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "statm"))
+	require.NoError(t, err)
+	fields := strings.Fields(string(b))
+	require.Greater(t, len(fields), 1)
+	pages, err := strconv.Atoi(fields[1])
+	require.NoError(t, err)
+	return pages * os.Getpagesize()
+}
+
 // TestNetserverHangs stops the network server: the monitor finds out and
 // replaces it, and connections go on.
 func TestNetserverHangs(t *testing.T) {
 	eachServerRig(t, func(t *testing.T, r *rig) {
 		_, addr := r.startServer(t, "redis")
 		replies, stop := r.load(t, addr, 4)
+		pages, stopWeb := r.webLoad(t)
 		before := r.status()
 		require.NoError(t, syscall.Kill(before.Server.PID, syscall.SIGSTOP))
 		stopped := time.Now()
 		after := r.awaitServer(before.Server.PID)
 		t.Logf("replaced after %v", time.Since(stopped))
 		require.EqualValues(t, 1, after.Server.Hangs)
-		count := replies.Load()
-		require.Eventually(t, func() bool { return replies.Load() > count+100 }, 30*time.Second, time.Millisecond)
+		count, pagesBefore := replies.Load(), pages.Load()
+		require.Eventually(t, func() bool { return replies.Load() > count+100 && pages.Load() > pagesBefore+20 }, time.Minute, time.Millisecond)
 		stop()
+		stopWeb()
 
 		var restarted struct {
 			PID int `json:"pid"`
