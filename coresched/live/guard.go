@@ -80,10 +80,22 @@ func (g *guard) gone() bool {
 	}
 }
 
+// deaf is how long a guard may take to make room for a word, after which it is of
+// no use.
+const deaf = time.Second
+
+// tell says something to the guard. One that does not listen any more is killed.
 func (g *guard) tell(n *note) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.enc.Encode(n)
+	if f, ok := g.pipe.(*os.File); ok {
+		_ = f.SetWriteDeadline(time.Now().Add(deaf)) // a pipe has them
+	}
+	err := g.enc.Encode(n)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = g.cmd.Process.Kill() // that it has ended shows
+	}
+	return err
 }
 
 func (g *guard) take(tid int, started uint64, o *original) error {
