@@ -3,6 +3,10 @@
 package engine
 
 import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -14,6 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/hostarch"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/mm"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 	"gvisor.dev/gvisor/pkg/usermem"
 )
@@ -92,7 +97,8 @@ func (p *patches) again(next hostarch.Addr) { p.counter(uint64(next)).Store(0) }
 // Code made at run time, in anonymous memory or a memfd, keeps trapping, as it
 // may be rewritten.
 func (as *addressSpace) patch(ctx context.Context, m platform.MemoryManager, next hostarch.Addr, nr uint64) {
-	if t := kernel.TaskFromContext(ctx); t == nil || t.Tracer() != nil {
+	t := kernel.TaskFromContext(ctx)
+	if t == nil || t.Tracer() != nil {
 		return // a tracer wants to see each instruction
 	}
 	if nr == unix.SYS_RT_SIGRETURN && !copiesHidden {
@@ -109,7 +115,7 @@ func (as *addressSpace) patch(ctx context.Context, m platform.MemoryManager, nex
 	if !ok || !s.inOnePage() || !isText(ctx, m, hostarch.AddrRange{Start: window, End: window + siteWindow}) {
 		return
 	}
-	if !as.expect(s.start().RoundDown()) {
+	if !as.expect(s.start().RoundDown()) || isOwnCopy(ctx, t.Kernel(), m.(*mm.MemoryManager), s.start().RoundDown()) {
 		return
 	}
 	var page [pageSize]byte
@@ -327,6 +333,41 @@ func (as *addressSpace) forget() {
 	}
 	sites.drop(slices.Collect(maps.Values(as.patches.entries)))
 	as.patches.pages, as.patches.entries = nil, nil
+}
+
+// isOwnCopy tells whether a page of text is the program's own copy of the file's:
+// somebody has written to it (/proc/PID/mem, process_vm_writev). Who writes to it
+// again changes no mapping, so a patched copy laid over it would hide that.
+func isOwnCopy(ctx context.Context, k *kernel.Kernel, m *mm.MemoryManager, page hostarch.Addr) bool {
+	pinned, err := m.Pin(ctx, hostarch.AddrRange{Start: page, End: page + pageSize}, hostarch.Read, true)
+	defer mm.Unpin(pinned)
+	if err != nil || len(pinned) != 1 {
+		return true // it has just been unmapped
+	}
+	if f, ok := pinned[0].File.(*pgalloc.MemoryFile); !ok || f != k.MemoryFile() {
+		return false // the host's file
+	}
+	// A copy, or a file in the libOS's memory. Only smaps tells which.
+	var smaps bytes.Buffer
+	m.ReadSmapsDataInto(ctx, &smaps)
+	return hasCopies(&smaps, page)
+}
+
+// hasCopies tells from smaps (proc_pid_smaps(5)) whether there are copies in the
+// mapping around addr.
+func hasCopies(smaps io.Reader, addr hostarch.Addr) bool {
+	around := false
+	for s := bufio.NewScanner(smaps); s.Scan(); {
+		var start, end hostarch.Addr
+		if n, _ := fmt.Sscanf(s.Text(), "%x-%x ", &start, &end); n == 2 {
+			around = start <= addr && addr < end
+			continue
+		}
+		if size, ok := strings.CutPrefix(s.Text(), "Anonymous:"); ok && around {
+			return strings.TrimSpace(size) != "0 kB"
+		}
+	}
+	return true
 }
 
 // isText tells whether r is text of a file, mapped privately and not writable.

@@ -5,6 +5,7 @@ package engine
 import (
 	"bytes"
 	"os"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -253,4 +254,16 @@ func TestMend(t *testing.T) {
 	require.Equal(t, ownFault, v)
 	v = as.mend(&linux.PtraceRegs{Rip: 0x401000}, &linux.SignalInfo{Signo: int32(unix.SIGSEGV), Code: segvPKUErr}, old)
 	require.Equal(t, retry, v, "another thread's fault was first")
+}
+
+func TestHasCopies(t *testing.T) {
+	const smaps = "1000-3000 r-xp 00000000 00:01 7  /lib/x - y.so\nSize:  8 kB\nAnonymous:             0 kB\nVmFlags: rd ex\n" +
+		"3000-4000 r-xp 00002000 00:01 7 /lib/x\nSize: 4 kB\nAnonymous:             4 kB\n" +
+		"8000-9000 r-xp 00002000 00:01 7\nSize: 4 kB\n"
+	for addr, want := range map[hostarch.Addr]bool{
+		0x1000: false, 0x2000: false, 0x3000: true,
+		0x8000: true, 0xf000: true, // not known: as if there were some
+	} {
+		require.Equal(t, want, hasCopies(strings.NewReader(smaps), addr), "%#x", addr)
+	}
 }

@@ -101,6 +101,7 @@ var deviations = map[string]map[string]*deviation{
 	"copied_code":                     {"inproc": unlessKeys(patchCopied), "systrap": {why: whyPatchCopied, varies: true}},
 	"moved_code":                      {"systrap": {why: whyPatchMoved, varies: true}},
 	"rewritten_number_in_text":        {"systrap": {why: whyPatchMoved, varies: true}},
+	"writing_text_from_outside":       {"systrap": {why: whyPatchMoved, varies: true}},
 	"pokes":                           {"systrap": {why: whyPatchMoved, varies: true}},
 	"rewritten_number":                {"systrap": {why: whyPatchMoved, varies: true}},
 	"jump_into_the_number":            {"inproc": {why: "the second byte of a patched site is an instruction of its own, which cannot be undone", code: 139}, "systrap": {why: whyPatchMoved, varies: true}},

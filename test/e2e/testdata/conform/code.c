@@ -542,3 +542,18 @@ CASE(unwinding_through_a_handler)
 		raise_it();
 	printf("%d\n", frames_found);
 }
+
+/* Text that others write to: by the second time the page is the program's own. */
+CASE(writing_text_from_outside)
+{
+	static const int nrs[] = {SYS_getppid, SYS_gettid, SYS_getpid, SYS_getpgid};
+	int mem = open("/proc/self/mem", O_RDWR);
+	unsigned char *site = new_site(MOV_EAX, SYS_getpid);
+
+	must(mem >= 0, "/proc/self/mem");
+	for (int i = 0; i < 4; i++) {
+		warm(site, 0);
+		ssize_t n = pwrite(mem, &nrs[i], sizeof nrs[i], (off_t)(site + 1));
+		printf("%zd %d\n", n, call_site(site, 0, 0, 0, 0) == raw(nrs[i], 0, 0, 0));
+	}
+}
