@@ -55,9 +55,9 @@ func refuseFiles(fd int) error {
 // It waits in the Go runtime's network poller: a blocking system call would keep
 // its processor (P) from other goroutines until the runtime's monitor takes it
 // away, up to 10 ms later. What the runtime polls is an epoll set of the two,
-// because it asks for output events too, which a socket has all the time. The
-// set hears the socket once for each wait: a peer that rings for nothing, while
-// nobody waits, wakes nobody, the runtime's poller included.
+// because it asks for output events too, which a socket has all the time. From
+// mute to the next wait the set does not hear the socket: a peer that rings for
+// nothing then wakes nobody, the runtime's poller included.
 type bell struct {
 	socket, local int
 	epoll         int      // the epoll set
@@ -101,7 +101,7 @@ func (b *bell) openSet() error {
 	if err != nil {
 		return err
 	}
-	for fd, events := range map[int]uint32{b.local: unix.EPOLLIN, b.socket: unix.EPOLLONESHOT} {
+	for fd, events := range map[int]uint32{b.local: unix.EPOLLIN, b.socket: 0} {
 		event := unix.EpollEvent{Events: events, Fd: int32(fd)}
 		if err := unix.EpollCtl(set, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 			_ = unix.Close(set)
@@ -178,22 +178,30 @@ func (b *bell) waitUntil(until time.Time) error {
 	}
 	defer b.leave()
 	_ = b.set.SetReadDeadline(time.Time{})
-	if b.armed {
-		_ = b.arm(0)
-	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return nil
 	}
 	return err
 }
 
-// socketEvents are heard once after each arm.
+// mute has rings heard only from the next wait on.
+func (b *bell) mute() {
+	if b.enter() != nil {
+		return
+	}
+	defer b.leave()
+	if b.armed {
+		_ = b.arm(0) // at worst it is heard
+	}
+}
+
+// socketEvents are heard between arm and mute.
 const socketEvents = unix.EPOLLIN | unix.EPOLLRDHUP
 
 // arm has the set hear the socket, at once if it has rung already; with no events,
 // it does not.
 func (b *bell) arm(events uint32) error {
-	event := unix.EpollEvent{Events: events | unix.EPOLLONESHOT, Fd: int32(b.socket)}
+	event := unix.EpollEvent{Events: events, Fd: int32(b.socket)}
 	err := unix.EpollCtl(b.epoll, unix.EPOLL_CTL_MOD, b.socket, &event)
 	b.armed = err == nil && events != 0
 	return err
@@ -204,7 +212,7 @@ func (b *bell) look(uintptr) bool {
 	n, err := epollNow(b.epoll, b.heard[:])
 	for _, e := range b.heard[:n] {
 		if int(e.Fd) == b.socket {
-			b.rang, b.armed = true, false
+			b.rang = true
 		} else {
 			b.woken = true
 		}

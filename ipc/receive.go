@@ -144,6 +144,10 @@ func (e *End) Wait() error {
 	return e.rxAfter(err)
 }
 
+// Mute has the other side's rings wake nobody in this process until the next Wait:
+// for when what it sends is to wait.
+func (e *End) Mute() { e.rx.bell.mute() }
+
 // RxPrepareWait announces that the caller is going to sleep until RxFD is
 // readable, for callers that wait for several things at once. It returns false,
 // and announces nothing, if there is a frame or an error. After true the caller

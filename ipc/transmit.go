@@ -102,6 +102,7 @@ func (e *End) TransmitWait() error {
 	}
 	err := e.tx.bell.wait()
 	e.tx.sleep.awake()
+	e.tx.bell.mute() // it waits so rarely
 	e.tx.bell.clear()
 	return e.txAfter(err)
 }
@@ -154,7 +155,9 @@ func (e *End) TxPrepareWait() bool {
 // another goroutine may call Transmit and Flush, but not the next wait.
 func (e *End) TxSleep(until time.Time) error {
 	b := &e.tx.bell
-	if err := b.waitUntil(until); err != nil {
+	err := b.waitUntil(until)
+	b.mute()
+	if err != nil {
 		return err
 	}
 	b.clear()

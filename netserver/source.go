@@ -80,6 +80,7 @@ func (w *worker) serveRing(e *ipc.End) error {
 			now, pace := time.Now(), &w.port.pace
 			if d := max(pace.pay(sent, now), pace.fine(dropped, droppedFine, now)); d > 0 {
 				w.endTurn(false)
+				e.Mute()
 				pace.wait(d)
 			}
 			idle, unheard = time.Time{}, 0
@@ -88,7 +89,10 @@ func (w *worker) serveRing(e *ipc.End) error {
 		case w.s.spin(&idle):
 		default:
 			if unheard > 1 { // the first one may have been for what we saw before it
-				w.port.pace.wait(w.port.pace.fine(1, unheardFine, time.Now()))
+				if d := w.port.pace.fine(1, unheardFine, time.Now()); d > 0 {
+					e.Mute()
+					w.port.pace.wait(d)
+				}
 			}
 			if err := e.Wait(); err != nil {
 				return err
