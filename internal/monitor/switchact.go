@@ -144,7 +144,7 @@ func (s *switcher) mark(a protocol.Action) {
 					if c.Epoch() != a.Epoch || c.Step() != step {
 						return nil
 					}
-					if gone {
+					if gone && step != protocol.Aborting { // else it is known
 						return c.QueueLost()
 					}
 					return c.Failed(err.Error())

@@ -338,20 +338,18 @@ func TestSwitchFaults(t *testing.T) {
 }
 
 // TestSwitchQueueGone deletes the device of a queue that an instance uses: an order to
-// go to server mode gets it there, and it can have another queue.
+// go to server mode gets it there, with its connections, and it can have another queue.
 func TestSwitchQueueGone(t *testing.T) {
 	eachServerRig(t, func(t *testing.T, r *rig) {
 		_, addr := r.startServer(t, "redis", "--name", "redis")
-		replies, stop := r.load(t, addr, 4)
-		defer stop()
-		goesOn := func() {
+		c := newRESP(r.mustDial(addr, 5*time.Minute))
+		use := func() {
 			t.Helper()
-			count := replies.Load()
-			require.Eventually(t, func() bool { return replies.Load() > count+100 }, 3*time.Minute, time.Millisecond)
+			require.NoError(t, setAndGet(c, 0, 100))
 		}
-		goesOn()
+		use()
 		r.switchTo("redis", "direct")
-		goesOn()
+		use()
 		devices, err := r.Server.Command(t.Context(), "sh", "-c",
 			`for d in /sys/class/net/jvf*o; do d=${d##*/}; echo "$d"; ip link del "$d" || exit; done`).CombinedOutput()
 		require.NoError(t, err, string(devices))
@@ -365,10 +363,10 @@ func TestSwitchQueueGone(t *testing.T) {
 		}
 		require.Equal(t, "server", s.Mode)
 		require.Contains(t, s.Reason, "the queue is gone")
-		goesOn()
+		use()
 		require.Zero(t, r.directQueues())
 		r.switchTo("redis", "direct")
-		goesOn()
+		use()
 		r.switchTo("redis", "server")
 	})
 }
