@@ -58,6 +58,9 @@ type Sharer struct {
 	most    int
 	logger  *slog.Logger
 
+	// complying: a grant is read and its limit set without another's in between.
+	complying sync.Mutex
+
 	seq  atomic.Uint32 // of the grant that is being complied with
 	wake chan struct{} // holds a token when there is something to look at
 	done chan struct{} // closed at the end
@@ -117,7 +120,10 @@ func (s *Sharer) run() {
 	s.logger.Info("cores are not scheduled any more")
 }
 
+// comply does what the present grant says.
 func (s *Sharer) comply() {
+	s.complying.Lock()
+	defer s.complying.Unlock()
 	g := s.taker.Grant()
 	s.seq.Store(g.Seq)
 	if !s.silent.Load() {
@@ -216,7 +222,16 @@ func (s *Sharer) heedSilence() {
 			s.logger.Info("the scheduler of cores lives again")
 			s.comply()
 		}
-	case now.Sub(s.beatAt) > silence && s.taker.Grant().Kthreads < s.most && !s.silent.Swap(true):
+	case now.Sub(s.beatAt) > silence && s.taker.Grant().Kthreads < s.most:
+		s.ignore()
+	}
+}
+
+// ignore lets all threads execute until the scheduler lives again.
+func (s *Sharer) ignore() {
+	s.complying.Lock()
+	defer s.complying.Unlock()
+	if !s.silent.Swap(true) {
 		s.logger.Warn("the scheduler of cores gives no sign of life; its grant is ignored until it does")
 		s.threads.SetLimit(s.most)
 	}

@@ -2,7 +2,9 @@ package cores
 
 import (
 	"log/slog"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +21,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type fakeThreads struct {
 	mu       sync.Mutex
 	limit    int
+	setting  atomic.Bool // SetLimit is being called
+	crossed  atomic.Bool // it was called twice at once
+	takes    atomic.Int64
 	want     Demand
 	parked   bool
 	parks    int
@@ -26,6 +31,11 @@ type fakeThreads struct {
 }
 
 func (f *fakeThreads) SetLimit(n int) {
+	if f.setting.Swap(true) {
+		f.crossed.Store(true)
+	}
+	defer f.setting.Store(false)
+	time.Sleep(time.Duration(f.takes.Load())) // for another to cross it
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.limit = n
@@ -93,6 +103,7 @@ func begin(t *testing.T) (*fakeThreads, *instance.Giver, *Sharer) {
 		require.NoError(t, g.Close())
 		require.Nil(t, f.observer)
 		require.Equal(t, most, f.limit)
+		require.False(t, f.crossed.Load(), "the limit of an older grant may be the last")
 	})
 	return f, g, s
 }
@@ -100,6 +111,12 @@ func begin(t *testing.T) (*fakeThreads, *instance.Giver, *Sharer) {
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	require.Eventually(t, ok, time.Minute, time.Millisecond, what)
+}
+
+// beating has the scheduler live while ok is asked: on a slow machine its grant would be
+// ignored before it is seen to hold.
+func beating(g *instance.Giver, ok func() bool) func() bool {
+	return func() bool { g.Beat(); return ok() }
 }
 
 // heard waits until the instance has rung and wants so many.
@@ -117,7 +134,7 @@ func TestGrants(t *testing.T) {
 	f.wants(1, 0)
 	heard(t, g, 1)
 	g.Grant(1, new(cs.CPUSet), false)
-	eventually(t, "one", f.hasLimit(1))
+	eventually(t, "one", beating(g, f.hasLimit(1)))
 	eventually(t, "complied", g.Settled)
 	f.wants(1, 1)
 	heard(t, g, 2)
@@ -157,10 +174,27 @@ func TestSchedulerStandsStill(t *testing.T) {
 	f, g, _ := begin(t)
 	f.wants(2, 0)
 	g.Grant(1, new(cs.CPUSet), false)
-	eventually(t, "one", f.hasLimit(1))
+	eventually(t, "one", beating(g, f.hasLimit(1)))
 	eventually(t, "no limit", f.hasLimit(most))
-	one := f.hasLimit(1)
-	eventually(t, "one again", func() bool { g.Beat(); return one() })
+	eventually(t, "one again", beating(g, f.hasLimit(1)))
+}
+
+// TestGrantsOfTheAwakened: a grant that comes just when a scheduler that stood still
+// gives a sign of life is the one that holds.
+func TestGrantsOfTheAwakened(t *testing.T) {
+	f, g, s := begin(t)
+	f.wants(2, 0)
+	f.takes.Store(int64(time.Millisecond))
+	for n := range 30 {
+		s.ignore()
+		g.Beat()
+		for s.silent.Load() {
+			runtime.Gosched()
+		}
+		g.Grant(1+n%2, new(cs.CPUSet), false)
+	}
+	g.Grant(3, new(cs.CPUSet), false)
+	eventually(t, "the last", beating(g, f.hasLimit(3)))
 }
 
 // TestSchedulerGone: nobody limits the threads any more.
