@@ -59,7 +59,7 @@ func TestHostileRings(t *testing.T) {
 			select {
 			case err := <-b.bad:
 				require.ErrorIs(t, err, ipc.ErrPeer)
-			case <-time.After(10 * time.Second):
+			case <-time.After(30 * time.Second):
 				t.Fatal("not found out")
 			}
 		}

@@ -71,7 +71,7 @@ func TestCapture(t *testing.T) {
 		b.receive(3)
 		_, w := pipe()
 		return !errors.Is(b.Capture(0, w), ErrCaptured)
-	}, 10*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 	// The capture of an instance ends with it.
 	require.NoError(t, b.Detach(3))
 	_, err := io.Copy(io.Discard, three)

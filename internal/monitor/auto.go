@@ -292,15 +292,13 @@ func (m *Monitor) unpin(a wire.Ask) (InstanceStatus, error) {
 	if err := json.Unmarshal(a.Args, &to); err != nil {
 		return InstanceStatus{}, fmt.Errorf("switch: %w: %w", err, unix.EINVAL)
 	}
+	i, err := m.find(to.ID)
+	if err != nil {
+		return InstanceStatus{}, fmt.Errorf("switch: %w", err)
+	}
 	m.mu.Lock()
-	i := m.instances[portmap.Instance(to.ID)]
-	if i != nil {
-		i.sw.pinned.Store(false)
-		m.save()
-	}
+	i.sw.pinned.Store(false)
+	m.save()
 	m.mu.Unlock()
-	if i == nil {
-		return InstanceStatus{}, fmt.Errorf("switch: no instance %d: %w", to.ID, unix.ESRCH)
-	}
 	return m.instanceStatus(i), nil
 }

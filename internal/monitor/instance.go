@@ -217,6 +217,20 @@ func (m *Monitor) welcome(ctx context.Context, i *instance, pair *ipc.Pair, id u
 	return wire.Send(ctx, i.conn, id, wire.TypeEscrow, wire.Escrow{}, append([]int{int(escrow.Fd())}, files[:]...)...)
 }
 
+// find finds an instance that an order is about. Errors: unix.ESRCH, and unix.EAGAIN for
+// one of the monitor before that is awaited.
+func (m *Monitor) find(id uint32) (*instance, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if i := m.instances[portmap.Instance(id)]; i != nil {
+		return i, nil
+	}
+	if r, ok := m.awaiting[portmap.Instance(id)]; ok {
+		return nil, fmt.Errorf("instance %q has not come back since another monitor took over; it may within %v, so ask again, or end its process (%d): %w", r.Name, lateTime, r.Peer.PID, unix.EAGAIN)
+	}
+	return nil, fmt.Errorf("no instance %d: %w", id, unix.ESRCH)
+}
+
 // leave frees all that an instance had.
 func (m *Monitor) leave(i *instance) {
 	i.sw.gone()

@@ -61,7 +61,7 @@ func TestDedicatedLease(t *testing.T) {
 		}
 		b.Close()
 		return true
-	}, 10*time.Second, time.Millisecond)
+	}, 30*time.Second, time.Millisecond)
 }
 
 func bind(t *testing.T, i *client.Instance, port uint16) (portmap.Socket, uint16, error) {
@@ -157,7 +157,7 @@ func TestBrokenInstance(t *testing.T) {
 		defer i.Close()
 		select {
 		case <-i.Gone():
-		case <-time.After(10 * time.Second):
+		case <-time.After(30 * time.Second):
 			t.Fatal("it was not cut off")
 		}
 		// Nobody takes it back: it would wait for the next monitor.

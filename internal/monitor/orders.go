@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +12,6 @@ import (
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
 	"junction/netserver"
-	"junction/portmap"
 )
 
 // restart replaces the network server, once there is a spare, and waits for the
@@ -90,11 +88,9 @@ func (m *Monitor) askInstance(ctx context.Context, peer control.Peer, a wire.Ask
 	if err := json.Unmarshal(a.Args, &to); err != nil {
 		return nil, fmt.Errorf("%s: %w: %w", a.Verb, err, unix.EINVAL)
 	}
-	m.mu.Lock()
-	i := m.instances[portmap.Instance(to.ID)]
-	m.mu.Unlock()
-	if i == nil {
-		return nil, fmt.Errorf("no instance %d: %w", to.ID, unix.ESRCH)
+	i, err := m.find(to.ID)
+	if err != nil {
+		return nil, err
 	}
 	if err := privileged(peer); err != nil && peer.UID != i.peer.UID {
 		return nil, err
@@ -125,31 +121,27 @@ func (m *Monitor) limit(ctx context.Context, a wire.Ask) (InstanceStatus, error)
 	if l.Weight != nil && (*l.Weight < 1 || *l.Weight > netserver.MaxWeight) {
 		return InstanceStatus{}, fmt.Errorf("weight %d: accepted: 1 to %d: %w", *l.Weight, netserver.MaxWeight, unix.EINVAL)
 	}
-	status := m.Status().Instances
-	n := slices.IndexFunc(status, func(s InstanceStatus) bool { return s.ID == l.ID })
-	if n < 0 {
-		return InstanceStatus{}, fmt.Errorf("no instance %d: %w", l.ID, unix.ESRCH)
+	i, err := m.find(l.ID)
+	if err != nil {
+		return InstanceStatus{}, err
 	}
-	if l.Rate != nil && *l.Rate > 0 && status[n].Mode != serverMode.String() {
-		return InstanceStatus{}, fmt.Errorf("%q is in %s mode: %w", status[n].Name, status[n].Mode, errLimited)
+	status := m.instanceStatus(i)
+	if l.Rate != nil && *l.Rate > 0 && status.Mode != serverMode.String() {
+		return InstanceStatus{}, fmt.Errorf("%q is in %s mode: %w", status.Name, status.Mode, errLimited)
 	}
 	m.mu.Lock()
-	for _, i := range m.instances {
-		if uint32(i.id) == l.ID {
-			if l.Rate != nil {
-				i.rate = *l.Rate
-			}
-			if l.Weight != nil {
-				i.weight = *l.Weight
-			}
-			status[n].Rate, status[n].Weight = i.rate, max(1, i.weight)
-		}
+	if l.Rate != nil {
+		i.rate = *l.Rate
 	}
+	if l.Weight != nil {
+		i.weight = *l.Weight
+	}
+	status.Rate, status.Weight = i.rate, max(1, i.weight)
 	m.save()
 	m.mu.Unlock()
 	// A server that is not there gets it with the instance.
 	if _, err := m.askServer(ctx, a); err != nil && !errors.Is(err, errNoServer) {
 		return InstanceStatus{}, err
 	}
-	return status[n], nil
+	return status, nil
 }

@@ -77,6 +77,19 @@ func TestLimitOrder(t *testing.T) {
 	require.Error(t, give(t, socket, "limit", "nonsense", &i))
 }
 
+// TestAwaitedOrders: no order is taken to be done that is for an instance that has not
+// come back to a new monitor.
+func TestAwaitedOrders(t *testing.T) {
+	m := &Monitor{awaiting: map[portmap.Instance]record{7: {ID: 7, Name: "web", Peer: control.Peer{PID: 99}}}}
+	for _, verb := range []string{"limit", "switch", "unpin", "exec", "signal"} {
+		for id, want := range map[int]error{7: unix.EAGAIN, 8: unix.ESRCH} {
+			args := json.RawMessage(fmt.Sprintf(`{"id": %d, "mode": "direct", "weight": 2, "rate_bytes_per_second": 5}`, id))
+			_, err := m.answer(t.Context(), control.Peer{}, wire.Ask{Verb: verb, Args: args}, new(control.Envelope))
+			require.ErrorIs(t, err, want, verb)
+		}
+	}
+}
+
 // TestPriority: it decides the weight that an instance begins with, as far as its
 // user may; limit overrides it.
 func TestPriority(t *testing.T) {
@@ -123,7 +136,7 @@ func TestMetrics(t *testing.T) {
 		defer r.Body.Close()
 		body, err = io.ReadAll(r.Body)
 		return err == nil && r.StatusCode == http.StatusOK
-	}, 10*time.Second, 5*time.Millisecond)
+	}, 30*time.Second, 5*time.Millisecond)
 	require.Contains(t, string(body), "junction_instances 1\n")
 	require.Contains(t, string(body), "junction_netserver_ready 1\n")
 	require.Contains(t, string(body), `junction_ports{id="1",name="web"} 0`)

@@ -16,7 +16,6 @@ import (
 	"junction/coresched/live"
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
-	"junction/portmap"
 )
 
 // SchedResult is an enclave after an order, and for how long a change of policy
@@ -122,17 +121,29 @@ func (m *Monitor) schedOrder(ctx context.Context, peer control.Peer, a wire.Ask)
 	return result, err
 }
 
+// unshared returns unix.EBUSY for an instance that is in an enclave. It has to be known
+// before it is asked: for another page it gives up the one that it has.
+func (i *instance) unshared(all []live.InstanceStatus) error {
+	for _, in := range all {
+		if in.PID == int(i.peer.PID) {
+			return fmt.Errorf("instance %q is in enclave %q; to have it in another, destroy that first: %w", i.name, in.Enclave, unix.EBUSY)
+		}
+	}
+	return nil
+}
+
 // schedJoin has an instance share its page, and makes its kthreads tasks of an
 // enclave.
 func (m *Monitor) schedJoin(ctx context.Context, peer control.Peer, x *live.Actuator, o *wire.Sched) error {
 	if _, err := x.Enclave(o.Enclave); err != nil {
 		return err
 	}
-	m.mu.Lock()
-	i := m.instances[portmap.Instance(o.ID)]
-	m.mu.Unlock()
-	if i == nil {
-		return fmt.Errorf("no instance %d: %w", o.ID, unix.ESRCH)
+	i, err := m.find(o.ID)
+	if err != nil {
+		return err
+	}
+	if err := i.unshared(x.Instances()); err != nil {
+		return err
 	}
 	args, err := json.Marshal(wire.Target{ID: o.ID})
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"junction/coresched/plugin"
 	"junction/coresched/policies/sol"
 	"junction/internal/monitor/wire"
+	"junction/ipc/control"
 )
 
 // schedRole makes the tests' program a guard or a policy.
@@ -80,6 +81,15 @@ func TestSched(t *testing.T) {
 	gotAttr, gotCores := schedOf(t, sleeper.Process.Pid)
 	require.Equal(t, attr, gotAttr)
 	require.Equal(t, cores, gotCores)
+}
+
+// TestUnshared: an instance that is in an enclave is not asked to join one.
+func TestUnshared(t *testing.T) {
+	i := &instance{name: "web", peer: control.Peer{PID: 7}}
+	require.NoError(t, i.unshared([]live.InstanceStatus{{Name: "web", PID: 8, Enclave: "e"}}))
+	err := i.unshared([]live.InstanceStatus{{Name: "other", PID: 8}, {Name: "web", PID: 7, Enclave: "e"}})
+	require.ErrorIs(t, err, unix.EBUSY)
+	require.ErrorContains(t, err, `in enclave "e"`)
 }
 
 func firstCore(cores *unix.CPUSet) string {

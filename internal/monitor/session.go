@@ -141,8 +141,7 @@ func (m *Monitor) view(ctx context.Context) (*os.File, error) {
 }
 
 // adopt makes x the current session and hands it all instances. Of those that
-// it had, it drops those that are no more, or have not come back yet: when they
-// do, they are attached anew.
+// it had, it drops those that are no more; it keeps those that may come back.
 func (m *Monitor) adopt(x *session, ready wire.Ready, had []uint32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/internal/monitor/wire"
-	"junction/portmap"
 	"junction/switch/protocol"
 )
 
@@ -23,11 +22,9 @@ func (m *Monitor) switchMode(ctx context.Context, a wire.Ask) (wire.SwitchResult
 	if err := json.Unmarshal(a.Args, &o); err != nil {
 		return wire.SwitchResult{}, fmt.Errorf("switch: %w: %w", err, unix.EINVAL)
 	}
-	m.mu.Lock()
-	i := m.instances[portmap.Instance(o.ID)]
-	m.mu.Unlock()
-	if i == nil {
-		return wire.SwitchResult{}, fmt.Errorf("switch: no instance %d: %w", o.ID, unix.ESRCH)
+	i, err := m.find(o.ID)
+	if err != nil {
+		return wire.SwitchResult{}, fmt.Errorf("switch: %w", err)
 	}
 	i.sw.orders.Add(1)
 	defer i.sw.orders.Add(-1)
