@@ -107,14 +107,19 @@ func (s *Server) Capture(id uint32, w io.WriteCloser) error {
 // put sets a tap where there is none, or one that nobody reads any more: its end
 // shows only with the next frame.
 func (p *tapPoint) put(t *tap) bool {
-	old := p.Load()
-	if old != nil && !unread(old.w) || !p.CompareAndSwap(old, t) {
-		return false
+	for {
+		old := p.Load()
+		if old != nil && !unread(old.w) {
+			return false
+		}
+		if !p.CompareAndSwap(old, t) {
+			continue // it has just ended, or another has taken its place
+		}
+		if old != nil {
+			close(old.over)
+		}
+		return true
 	}
-	if old != nil {
-		close(old.over)
-	}
-	return true
 }
 
 // unread tells whether w is a pipe, or socket, whose other end is closed.

@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"net"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,4 +78,25 @@ func TestCapture(t *testing.T) {
 	require.NoError(t, b.Detach(3))
 	_, err := io.Copy(io.Discard, three)
 	require.NoError(t, err)
+}
+
+// ending is the output of a capture that ends just when it is looked at.
+type ending struct {
+	io.Writer
+	point *tapPoint
+}
+
+func (e ending) SyscallConn() (syscall.RawConn, error) {
+	e.point.Store(nil)
+	return nil, net.ErrClosed
+}
+
+// TestCaptureEndsMeanwhile: who comes just when another capture ends is not refused.
+func TestCaptureEndsMeanwhile(t *testing.T) {
+	var p tapPoint
+	require.True(t, p.put(&tap{w: ending{point: &p}}))
+	next := &tap{w: io.Discard}
+	require.True(t, p.put(next))
+	require.Same(t, next, p.Load())
+	require.False(t, p.put(&tap{w: io.Discard}), "it is read, as far as is known")
 }
