@@ -30,6 +30,7 @@ type fakeFabric struct {
 	to     map[uint32]bool // steered to the queue
 	stamps map[uint32]uint8
 	probes int
+	gone   bool // the queues' devices are deleted
 }
 
 func newFakeFabric(free int) *fakeFabric {
@@ -78,6 +79,9 @@ func (q *fakeQueue) Probe([]byte) error {
 	q.f.mu.Lock()
 	defer q.f.mu.Unlock()
 	q.f.probes++
+	if q.f.gone {
+		return unix.ENXIO
+	}
 	return nil
 }
 
@@ -271,6 +275,40 @@ func TestSwitchStuck(t *testing.T) {
 		i.Close()
 		require.Eventually(t, func() bool { n, _ := f.state(id); return n == 0 }, 30*time.Second, time.Millisecond)
 	}
+}
+
+// TestSwitchQueueGone: an instance whose queue somebody has deleted is told once that it
+// goes to server mode, and who ordered that is told in time though it does not answer.
+func TestSwitchQueueGone(t *testing.T) {
+	f := newFakeFabric(1)
+	socket := startWith(t, "well", func(o *Options) {
+		o.fabric = f
+		o.stepTime = func(s protocol.Step) time.Duration {
+			if s == protocol.Aborting {
+				return 100 * time.Millisecond
+			}
+			return time.Minute
+		}
+	})
+	i := join(t, socket, "a")
+	stop := answers(i)
+	r, err := orderSwitch(t, socket, i.Lease().ID, protocol.Direct, false)
+	require.NoError(t, err)
+	require.Empty(t, r.Reason)
+	stop()
+	defer answers(i, protocol.Align, protocol.Abort)()
+	f.mu.Lock()
+	f.gone, f.probes = true, 0
+	f.mu.Unlock()
+	r, err = orderSwitch(t, socket, i.Lease().ID, protocol.Server, false)
+	require.NoError(t, err)
+	require.Contains(t, r.Reason, "the queue is gone")
+	require.Equal(t, protocol.Server, r.Mode)
+	_, steered := f.state(i.Lease().ID)
+	require.False(t, steered)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	require.Less(t, f.probes, 10, "one that showed it, one for the way back, perhaps one too late")
 }
 
 // TestSwitchAndLimit: who is limited goes through the network server.
