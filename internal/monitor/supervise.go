@@ -106,7 +106,7 @@ func (s *supervisor) supervise(ctx context.Context, before ...process) {
 		}
 		lived, wait := time.Since(begun), time.Duration(0)
 		if !s.wasOrdered() {
-			wait = backoff.after(lived)
+			wait = backoff.after(lived, s.hadBeenReady())
 		}
 		s.m.opts.Logger.Error("the network server ended; starting another", "how", how, "lived", lived, "backoff", wait)
 		s.mu.Lock()
