@@ -176,6 +176,8 @@ func demoRedis(test string) func(context.Context, *runner) (clients.Result, erro
 
 const (
 	nginxPort = 8080
+	// Its temporary folders are the case's too: natively it would give the host's
+	// to another user.
 	nginxConf = `daemon off;
 master_process off;
 pid nginx.pid;
@@ -184,6 +186,11 @@ events { worker_connections 1024; }
 http {
 	access_log off;
 	keepalive_requests 1000000000;
+	client_body_temp_path body;
+	proxy_temp_path proxy;
+	fastcgi_temp_path fastcgi;
+	uwsgi_temp_path uwsgi;
+	scgi_temp_path scgi;
 	server { listen %d; root .; }
 }
 `
