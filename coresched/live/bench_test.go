@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -78,24 +77,12 @@ func startStamps(b *testing.B, args ...string) (*[2]resumes, []int) {
 	require.NoError(b, file.Truncate(resumesSize))
 	all, err := mapResumes(fd)
 	require.NoError(b, err)
-	argv := append(role("stamps"), args...)
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stderr, cmd.ExtraFiles = os.Stderr, []*os.File{file}
-	in, err := cmd.StdinPipe()
-	require.NoError(b, err)
-	pipe, err := cmd.StdoutPipe()
-	require.NoError(b, err)
-	require.NoError(b, cmd.Start())
-	b.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	return all, readTIDs(b, pipe, len(all))
+	_, _, out := converse(b, []*os.File{file}, append(role("stamps"), args...)...)
+	return all, readTIDs(b, out, len(all))
 }
 
-func readTIDs(b *testing.B, r io.Reader, n int) (tids []int) {
-	for out := bufio.NewScanner(r); len(tids) < n && out.Scan(); {
+func readTIDs(b *testing.B, out *bufio.Scanner, n int) (tids []int) {
+	for len(tids) < n && out.Scan() {
 		tid, err := strconv.Atoi(out.Text())
 		require.NoError(b, err)
 		tids = append(tids, tid)
@@ -247,19 +234,8 @@ func BenchmarkIdle(b *testing.B) {
 			_, err := a.SetPolicy("e", "fifo-central", nil)
 			require.NoError(b, err)
 			if n > 0 {
-				argv := append(role("idle"), strconv.Itoa(n))
-				cmd := exec.Command(argv[0], argv[1:]...)
-				in, err := cmd.StdinPipe()
-				require.NoError(b, err)
-				pipe, err := cmd.StdoutPipe()
-				require.NoError(b, err)
-				require.NoError(b, cmd.Start())
-				defer func() {
-					_ = in.Close()
-					_ = cmd.Process.Kill()
-					_ = cmd.Wait()
-				}()
-				require.NoError(b, a.Push("e", readTIDs(b, pipe, n)))
+				_, _, out := converse(b, nil, append(role("idle"), strconv.Itoa(n))...)
+				require.NoError(b, a.Push("e", readTIDs(b, out, n)))
 			}
 			time.Sleep(time.Second) // in which they come to rest: what is measured is a rate
 			s, err := a.Enclave("e")

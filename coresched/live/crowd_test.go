@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"runtime"
 	"strconv"
 	"sync"
@@ -68,19 +67,7 @@ func TestCrowd(t *testing.T) {
 	require.NoError(t, a.Create("e", oneCore(t), 0))
 	_, err := a.SetPolicy("e", "sol", nil)
 	require.NoError(t, err)
-	argv := role("crowd")
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	pipe, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}()
-	out := bufio.NewScanner(pipe)
+	cmd, in, out := converse(t, nil, role("crowd")...)
 	expect := func(word string) {
 		require.True(t, out.Scan())
 		require.Equal(t, word, out.Text())

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 	"testing"
 
@@ -58,20 +57,7 @@ type hinter struct {
 }
 
 func startHinter(t *testing.T) (h hinter) {
-	argv := role("hinter")
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	pipe, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	out := bufio.NewScanner(pipe)
+	_, in, out := converse(t, nil, role("hinter")...)
 	for range 2 {
 		require.True(t, out.Scan())
 		var tid int

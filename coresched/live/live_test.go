@@ -131,19 +131,25 @@ func actuate() error {
 }
 
 func command(t *testing.T, argv ...string) (cmd *exec.Cmd, out *bufio.Scanner) {
+	cmd, _, out = converse(t, nil, argv...)
+	return cmd, out
+}
+
+// converse starts a program with further files, and talks to it until the test ends.
+func converse(t testing.TB, files []*os.File, argv ...string) (cmd *exec.Cmd, in io.Writer, out *bufio.Scanner) {
 	cmd = exec.Command(argv[0], argv[1:]...)
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
+	cmd.Stderr, cmd.ExtraFiles = os.Stderr, files
+	stdin, err := cmd.StdinPipe()
 	require.NoError(t, err)
-	pipe, err := cmd.StdoutPipe()
+	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		_ = in.Close()
+		_ = stdin.Close()
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return cmd, bufio.NewScanner(pipe)
+	return cmd, stdin, bufio.NewScanner(stdout)
 }
 
 // startWorkers returns the numbers of threads at work.

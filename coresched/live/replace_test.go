@@ -1,10 +1,8 @@
 package live
 
 import (
-	"bufio"
 	"io"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -47,21 +45,7 @@ func startServers(t *testing.T) (requests *os.File, tids []int) {
 	requests, theirs := os.NewFile(uintptr(pair[0]), "requests"), os.NewFile(uintptr(pair[1]), "requests")
 	t.Cleanup(func() { _ = requests.Close() })
 	defer theirs.Close()
-	argv := role("server")
-	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Stderr = os.Stderr
-	cmd.ExtraFiles = []*os.File{theirs}
-	in, err := cmd.StdinPipe()
-	require.NoError(t, err)
-	pipe, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	out := bufio.NewScanner(pipe)
+	_, _, out := converse(t, []*os.File{theirs}, role("server")...)
 	for range servers {
 		require.True(t, out.Scan())
 		tid, err := strconv.Atoi(out.Text())
