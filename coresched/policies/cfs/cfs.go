@@ -163,12 +163,12 @@ func (p *Policy) rotate(now cs.Time, b *cs.Batch) {
 		if t == cs.NoTask {
 			continue
 		}
-		first, _ := p.waiting.First()
-		ahead := p.virtual(t, c, now) > p.tasks[first].virtual
+		first := p.waiting.FirstFor(p.view, c)
+		ahead := first != cs.NoTask && p.virtual(t, c, now) > p.tasks[first].virtual
 		switch end := p.view.Since(c) + p.slice(t); {
 		case end > now:
 			p.next = min(p.next, end)
-		case ahead && p.view.Allowed(first, c):
+		case ahead:
 			p.waiting.Remove(first)
 			b.Run(c, first)
 			p.next = min(p.next, now+p.slice(first))

@@ -14,6 +14,7 @@ import (
 type Policy struct {
 	view    *cs.View
 	waiting runq.Heap
+	aside   []cs.Task // Schedule's
 }
 
 // New returns the policy.
@@ -51,31 +52,44 @@ func (p *Policy) Schedule(_ cs.CPU, _ cs.Time, b *cs.Batch) {
 			b.Run(c, t)
 		}
 	}
+	p.aside = p.aside[:0]
 	for p.waiting.Len() > 0 {
-		c := p.latest(b)
-		if c == cs.NoCPU {
-			return
+		t, _ := p.waiting.First()
+		c, later := p.latest(t, b)
+		if !later {
+			break // nor is any later than those of the others who wait
 		}
-		b.Run(c, p.waiting.Take(p.view, c))
+		p.waiting.Remove(t)
+		if c == cs.NoCPU { // another one may be able to use that core
+			p.aside = append(p.aside, t)
+			continue
+		}
+		b.Run(c, t)
+	}
+	for _, t := range p.aside {
+		p.waiting.Push(t, p.deadline(t))
 	}
 }
 
 // latest returns the core, not in the batch, with the latest deadline that is later
-// than that of the first who waits and may run there, or NoCPU.
-func (p *Policy) latest(b *cs.Batch) cs.CPU {
-	t, key := p.waiting.First()
-	found := cs.NoCPU
+// than that of t and where t may run, or NoCPU, and whether any core has a later one.
+func (p *Policy) latest(t cs.Task, b *cs.Batch) (found cs.CPU, later bool) {
+	key := p.deadline(t)
+	last := key
+	found = cs.NoCPU
 	cpus := p.view.CPUs()
 	for c := cpus.Next(0); c != cs.NoCPU; c = cpus.Next(c + 1) {
 		r := p.view.Running(c)
-		if r == cs.NoTask || b.Names(c) || !p.view.Allowed(t, c) {
+		if r == cs.NoTask || b.Names(c) {
 			continue
 		}
-		if d := p.deadline(r); d > key {
-			key, found = d, c
+		d := p.deadline(r)
+		later = later || d > key
+		if d > last && p.view.Allowed(t, c) {
+			last, found = d, c
 		}
 	}
-	return found
+	return found, later
 }
 
 // Done implements coresched.Policy.

@@ -34,7 +34,12 @@ func (p *Policy) Start(v *cs.View) {
 }
 
 // Handle implements coresched.Policy.
-func (p *Policy) Handle(m *cs.Message) { p.waiting.Note(0, m) }
+func (p *Policy) Handle(m *cs.Message) {
+	p.waiting.Note(0, m)
+	if m.OnCPU { // it ran before we were told of it
+		p.slices.Began(p.view.Since(m.CPU))
+	}
+}
 
 // Schedule implements coresched.Policy.
 func (p *Policy) Schedule(_ cs.CPU, now cs.Time, b *cs.Batch) {

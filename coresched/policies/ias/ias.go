@@ -28,8 +28,10 @@ type Policy struct {
 	waiting *runq.Lists // by instance
 	numbers map[key]int
 	groups  []group
-	owner   []int        // by core: the instance that has it, or -1
-	wanting [2]groupList // instances of which a kthread waits, by class
+	free    []int       // numbers of instances that are gone
+	of      []int       // by task: its instance + 1
+	owner   []int       // by core: the instance that has it, or -1
+	wanting *runq.Lists // by class: instances of which a kthread waits, as element
 	quanta  runq.Slices
 }
 
@@ -40,18 +42,17 @@ type key struct {
 
 // group is an instance.
 type group struct {
-	class      cs.Class
+	key
 	guaranteed int
 	delay      cs.Time
+	tasks      int
 	running    int
-	place      int // in wanting + 1
 }
 
-// groupList is a set of instances that can be walked in turns.
-type groupList struct {
-	all  []int
-	turn int
-}
+// element is what instance g is called in wanting, where no element is 0.
+func element(g int) cs.Task { return cs.Task(g + 1) }
+
+func fromElement(e cs.Task) (g int) { return int(e) - 1 }
 
 // New returns the policy.
 func New(o Options) *Policy {
@@ -70,7 +71,7 @@ func (p *Policy) Traits() cs.Traits { return cs.Traits{Name: "ias", Group: cs.Gr
 // Start implements coresched.Policy.
 func (p *Policy) Start(v *cs.View) {
 	*p = Policy{
-		opts: p.opts, view: v, waiting: runq.NewLists(0), numbers: map[key]int{},
+		opts: p.opts, view: v, waiting: runq.NewLists(0), wanting: runq.NewLists(int(cs.BestEffort) + 1), numbers: map[key]int{},
 		quanta: runq.Slices{Length: p.opts.Quantum},
 	}
 	for c := v.CPUs().Next(0); c != cs.NoCPU; c = v.CPUs().Next(c + 1) {
@@ -85,13 +86,51 @@ func (p *Policy) instance(h *cs.Hints) int {
 	k := key{h.Group, h.Class}
 	g, ok := p.numbers[k]
 	if !ok {
-		g = len(p.groups)
-		p.numbers[k] = g
-		p.groups = append(p.groups, group{class: h.Class})
-		p.waiting.Grow(g + 1)
+		g = p.number()
+		p.numbers[k], p.groups[g] = g, group{key: k}
 	}
 	p.groups[g].guaranteed, p.groups[g].delay = int(h.Guaranteed), cmp.Or(h.Delay, p.opts.Delay)
 	return g
+}
+
+// number returns one for a new instance.
+func (p *Policy) number() (g int) {
+	if last := len(p.free) - 1; last >= 0 {
+		g, p.free = p.free[last], p.free[:last]
+		return g
+	}
+	p.groups = append(p.groups, group{})
+	p.waiting.Grow(len(p.groups))
+	return len(p.groups) - 1
+}
+
+// join notes that task t is of instance g; -1: it has gone.
+func (p *Policy) join(t cs.Task, g int) {
+	for int(t) >= len(p.of) {
+		p.of = append(p.of, 0)
+	}
+	old := p.of[t] - 1
+	if p.of[t] = g + 1; old == g {
+		return
+	}
+	if g >= 0 {
+		p.groups[g].tasks++
+	}
+	if old >= 0 {
+		p.groups[old].tasks--
+		p.retire(old)
+	}
+}
+
+// Instances returns of how many instances the policy knows, or has known at one time.
+func (p *Policy) Instances() int { return len(p.groups) }
+
+// retire forgets instance g if nothing is left of it.
+func (p *Policy) retire(g int) {
+	if s := &p.groups[g]; s.tasks == 0 && s.running == 0 {
+		delete(p.numbers, s.key)
+		p.free = append(p.free, g)
+	}
 }
 
 // Handle implements coresched.Policy.
@@ -100,6 +139,7 @@ func (p *Policy) Handle(m *cs.Message) {
 		return
 	}
 	g := p.instance(&m.Hints)
+	p.join(m.Task, g)
 	if m.CPU != cs.NoCPU && p.view.Running(m.CPU) == cs.NoTask {
 		p.own(m.CPU, -1)
 	}
@@ -111,48 +151,48 @@ func (p *Policy) Handle(m *cs.Message) {
 	}
 	if m.OnCPU {
 		p.own(m.CPU, g)
+		p.quanta.Began(p.view.Since(m.CPU)) // it may have run before we were told of it
+	}
+	if m.Type == cs.TaskDead || m.Type == cs.TaskDeparted {
+		p.join(m.Task, -1)
 	}
 }
 
 // own notes that instance g has core c; -1: nobody has.
 func (p *Policy) own(c cs.CPU, g int) {
-	if old := p.owner[c]; old >= 0 {
-		p.groups[old].running--
-	}
+	old := p.owner[c]
 	p.owner[c] = g
 	if g >= 0 {
 		p.groups[g].running++
 	}
+	if old >= 0 {
+		p.groups[old].running--
+		p.retire(old)
+	}
 }
 
-// want keeps g among those that want cores while a kthread of it waits.
+// want keeps g among those that want cores while a kthread of it waits: those that
+// have not had one for longest come first.
 func (p *Policy) want(g int) {
-	s := &p.groups[g]
-	l := &p.wanting[s.class]
+	e := element(g)
 	switch waits := p.waiting.Len(g) > 0; {
-	case waits && s.place == 0:
-		l.all = append(l.all, g)
-		s.place = len(l.all)
-	case !waits && s.place > 0:
-		last := len(l.all) - 1
-		l.all[s.place-1] = l.all[last]
-		p.groups[l.all[last]].place = s.place
-		l.all = l.all[:last]
-		s.place = 0
+	case waits && !p.wanting.Has(e):
+		p.wanting.PushBack(int(p.groups[g].class), e)
+	case !waits:
+		p.wanting.Remove(e)
 	}
 }
 
 // Schedule implements coresched.Policy. Who is owed a core comes first, then
 // who is congested, then whoever wants one that is idle.
 func (p *Policy) Schedule(_ cs.CPU, now cs.Time, b *cs.Batch) {
-	lc := &p.wanting[cs.LatencyCritical]
+	lc, be := cs.LatencyCritical, cs.BestEffort
 	p.serve(lc, b, func(g int) bool { return p.owed(g) }, p.takeForOwed)
 	p.serve(lc, b, func(g int) bool { return p.groups[g].running == 0 }, nil)
 	p.serve(lc, b, func(g int) bool { return p.congested(g, now, b) }, p.takeForBurst)
-	be := &p.wanting[cs.BestEffort]
 	p.serve(be, b, func(g int) bool { return p.owed(g) }, p.takeForOwed)
 	p.serve(be, b, func(int) bool { return true }, nil)
-	if len(be.all) > 0 {
+	if p.wanting.Len(int(be)) > 0 {
 		p.quanta.Expire(p.view, now, b, func(c cs.CPU) { p.turn(c, b) })
 	}
 }
@@ -170,67 +210,78 @@ func (p *Policy) congested(g int, now cs.Time, b *cs.Batch) bool {
 	return false
 }
 
-// serve gives cores to the instances of l that deserve one, one at a time each,
-// in turns: idle cores, then those that take finds, until there are none.
-func (p *Policy) serve(l *groupList, b *cs.Batch, deserves func(g int) bool, take func(b *cs.Batch) cs.CPU) {
-	for without := 0; without < len(l.all); {
-		l.turn++
-		g := l.all[l.turn%len(l.all)]
+// serve gives cores to the instances of a class that deserve one, one at a time
+// each, in turns: idle cores, then those that take finds, until there are none.
+func (p *Policy) serve(class cs.Class, b *cs.Batch, deserves func(g int) bool, take func(g int, b *cs.Batch) cs.CPU) {
+	var next cs.Task
+	for e := p.wanting.First(int(class)); e != cs.NoTask; e = next {
+		next = p.wanting.Next(e)
+		g := fromElement(e)
 		if !deserves(g) {
-			without++
 			continue
 		}
 		c := p.idleFor(g)
 		if c == cs.NoCPU && take != nil {
-			c = take(b)
+			c = take(g, b)
 		}
 		if c == cs.NoCPU || !p.give(c, g, b) {
-			without++
 			continue
 		}
-		without = 0
+		if next == cs.NoTask && p.wanting.Has(e) {
+			next = e // it was the last, and wants more
+		}
 	}
 }
 
-// idleFor returns an idle core that the first kthread of g may use, or NoCPU.
+// idleFor returns an idle core that a kthread of g may use, or NoCPU.
 func (p *Policy) idleFor(g int) cs.CPU {
 	idle := p.view.Idle()
 	for c := idle.Next(0); c != cs.NoCPU; c = idle.Next(c + 1) {
-		if p.view.Allowed(p.waiting.First(g), c) {
+		if p.canUse(g, c) {
 			return c
 		}
 	}
 	return cs.NoCPU
 }
 
-// give has a kthread of g run on c. Until the result is known the core counts
-// as g's.
+// canUse tells whether a kthread of g waits that may run on c. Most often all may.
+func (p *Policy) canUse(g int, c cs.CPU) bool {
+	t := p.waiting.First(g)
+	for t != cs.NoTask && !p.view.Allowed(t, c) {
+		t = p.waiting.Next(t)
+	}
+	return t != cs.NoTask
+}
+
+// give has a kthread of g run on c, and puts g behind all others that want cores.
+// Until the result is known the core counts as g's.
 func (p *Policy) give(c cs.CPU, g int, b *cs.Batch) bool {
 	t := p.waiting.Take(p.view, g, c)
 	if t == cs.NoTask {
 		return false
 	}
 	p.own(c, g)
+	p.wanting.Remove(element(g))
 	p.want(g)
 	b.Run(c, t)
 	return true
 }
 
-// takeForOwed finds a core of an instance that has more than it is guaranteed:
+// takeForOwed finds a core for g of an instance that has more than it is guaranteed:
 // of best effort, else a burst core.
-func (p *Policy) takeForOwed(b *cs.Batch) cs.CPU {
-	if c := p.surplus(b, cs.BestEffort); c != cs.NoCPU {
+func (p *Policy) takeForOwed(g int, b *cs.Batch) cs.CPU {
+	if c := p.surplus(g, b, cs.BestEffort); c != cs.NoCPU {
 		return c
 	}
-	return p.surplus(b, cs.LatencyCritical)
+	return p.surplus(g, b, cs.LatencyCritical)
 }
 
-// takeForBurst finds a core that best effort has beyond its guarantee.
-func (p *Policy) takeForBurst(b *cs.Batch) cs.CPU { return p.surplus(b, cs.BestEffort) }
+// takeForBurst finds a core for g that best effort has beyond its guarantee.
+func (p *Policy) takeForBurst(g int, b *cs.Batch) cs.CPU { return p.surplus(g, b, cs.BestEffort) }
 
-// surplus returns the core of the instance of a class that has the most beyond
-// its guarantee, of these the one it has had longest, or NoCPU.
-func (p *Policy) surplus(b *cs.Batch, class cs.Class) cs.CPU {
+// surplus returns the core, of those that taker can use, of the instance of a class
+// that has the most beyond its guarantee, of these the one it has had longest, or NoCPU.
+func (p *Policy) surplus(taker int, b *cs.Batch, class cs.Class) cs.CPU {
 	found, most := cs.NoCPU, 0
 	for i, g := range p.owner {
 		c := cs.CPU(i)
@@ -238,7 +289,8 @@ func (p *Policy) surplus(b *cs.Batch, class cs.Class) cs.CPU {
 			continue
 		}
 		extra := p.groups[g].running - p.groups[g].guaranteed
-		if extra > most || extra == most && found != cs.NoCPU && p.view.Since(c) < p.view.Since(found) {
+		more := extra > most || extra == most && found != cs.NoCPU && p.view.Since(c) < p.view.Since(found)
+		if more && p.canUse(taker, c) {
 			found, most = c, extra
 		}
 	}
@@ -249,15 +301,17 @@ func (p *Policy) surplus(b *cs.Batch, class cs.Class) cs.CPU {
 // waits, unless its owner is not above its guarantee.
 func (p *Policy) turn(c cs.CPU, b *cs.Batch) {
 	old := p.owner[c]
-	l := &p.wanting[cs.BestEffort]
-	if old < 0 || p.groups[old].class != cs.BestEffort || len(l.all) == 0 {
+	if old < 0 || p.groups[old].class != cs.BestEffort {
 		return
 	}
 	if s := &p.groups[old]; s.guaranteed > 0 && s.running <= s.guaranteed {
 		return
 	}
-	l.turn++
-	p.give(c, l.all[l.turn%len(l.all)], b)
+	for e := p.wanting.First(int(cs.BestEffort)); e != cs.NoTask; e = p.wanting.Next(e) {
+		if p.give(c, fromElement(e), b) {
+			return
+		}
+	}
 }
 
 // Done implements coresched.Policy.

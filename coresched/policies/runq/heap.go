@@ -58,13 +58,14 @@ func (h *Heap) Remove(t cs.Task) {
 
 // Take removes and returns the first task that may run on c, or NoTask.
 func (h *Heap) Take(v *cs.View, c cs.CPU) cs.Task {
-	t := h.best(v, c)
+	t := h.FirstFor(v, c)
 	h.Remove(t)
 	return t
 }
 
-// best looks at all only if the first may not run on c.
-func (h *Heap) best(v *cs.View, c cs.CPU) cs.Task {
+// FirstFor returns the first task that may run on c, or NoTask. It looks at all
+// only if the first of all may not.
+func (h *Heap) FirstFor(v *cs.View, c cs.CPU) cs.Task {
 	if len(h.items) == 0 || v.Allowed(h.items[0].task, c) {
 		t, _ := h.First()
 		return t

@@ -4,15 +4,13 @@ package sol
 
 import cs "junction/coresched"
 
-// Policy is sol. Its queue is a ring of tasks; one that died while it waited
-// stays in the ring and is passed over, which is cheaper than finding it.
+// Policy is sol. Its queue is a ring of tasks.
 type Policy struct {
 	view    *cs.View
 	ring    []cs.Task // a power of two
 	head    uint32
 	tail    uint32
 	waiting []bool // by task: it is in the ring, once
-	parked  []cs.Task
 }
 
 // New returns the policy.
@@ -83,24 +81,34 @@ func (p *Policy) grow() {
 
 // Schedule implements coresched.Policy.
 func (p *Policy) Schedule(_ cs.CPU, _ cs.Time, b *cs.Batch) {
-	idle := p.view.Idle()
-	if p.head == p.tail || idle.Empty() {
+	if p.head == p.tail {
 		return
 	}
-	p.parked = p.parked[:0]
-	for c := idle.Next(0); c != cs.NoCPU && p.head != p.tail; {
-		t := p.shift()
+	idle := p.view.Idle()
+	for c := idle.Next(0); c != cs.NoCPU && p.head != p.tail; c = idle.Next(c + 1) {
+		if t := p.take(c); t != cs.NoTask {
+			p.waiting[t] = false
+			b.Run(c, t)
+		}
+	}
+}
+
+// take removes and returns the first task that may run on c, or NoTask. Most
+// often it is the first of all.
+func (p *Policy) take(c cs.CPU) cs.Task {
+	mask := uint32(len(p.ring) - 1)
+	for i := p.head; i != p.tail; i++ {
+		t := p.ring[i&mask]
 		if !p.view.Allowed(t, c) {
-			p.parked = append(p.parked, t) // another core, or the next round
 			continue
 		}
-		p.waiting[t] = false
-		b.Run(c, t)
-		c = idle.Next(c + 1)
+		for ; i != p.head; i-- { // those before it move up
+			p.ring[i&mask] = p.ring[(i-1)&mask]
+		}
+		p.head++
+		return t
 	}
-	for _, t := range p.parked {
-		p.put(t)
-	}
+	return cs.NoTask
 }
 
 // Done implements coresched.Policy.
