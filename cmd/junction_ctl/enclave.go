@@ -32,16 +32,28 @@ func (c *ctl) enclaveCommand() *cobra.Command {
 
 func (c *ctl) enclaveCreateCommand() *cobra.Command {
 	var cpus string
+	var exclusive bool
 	var timeout time.Duration
 	cmd := command("create ENCLAVE --cpus LIST", "Make an enclave of cores that are in none", cobra.ExactArgs(1),
 		func(ctx context.Context, args []string) error {
-			return c.enclaveOrder(ctx, wire.SchedCreate, wire.Sched{Enclave: args[0], CPUs: cpus, RunnableTimeoutUS: timeout.Microseconds()})
+			return c.enclaveOrder(ctx, wire.SchedCreate, wire.Sched{Enclave: args[0], CPUs: cpus, Exclusive: exclusive, RunnableTimeoutUS: timeout.Microseconds()})
 		})
 	cmd.Flags().StringVar(&cpus, "cpus", "", "cores, such as 0-3,8")
+	cmd.Flags().BoolVar(&exclusive, "exclusive", false, "keep everybody else off these cores (cpusets of cgroup v1)")
 	cmd.Flags().DurationVar(&timeout, "runnable-timeout", 0, "a policy that lets a thread wait longer is taken away; 0: never")
 	_ = cmd.MarkFlagRequired("cpus") // fails only for flags that do not exist
+	cmd.Long = createLong
 	return cmd
 }
+
+const createLong = `Make an enclave of cores that are in none.
+
+With --exclusive nobody else runs on them: all tasks of the cpuset that junctiond
+lies in, as a rule all of the machine's, are moved to a cpuset of the other cores, of
+which there must be one. Threads of the kernel stay where they are. Tasks are moved
+back, and have the affinity that they had, when the enclave ends, when junctiond does
+in whatever way, and from the loss of a policy until there is the next one. It takes
+the cpuset controller of cgroup v1; partitions of cgroup v2 are not supported.`
 
 func (c *ctl) policyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "policy COMMAND", Short: "Choose the policy of an enclave", DisableFlagsInUseLine: true, Args: cobra.NoArgs,
@@ -221,8 +233,19 @@ func (c *ctl) schedTop(ctx context.Context, _ []string) error {
 func writeEnclaves(w io.Writer, all []live.EnclaveStatus) {
 	fmt.Fprintln(w, "ENCLAVE\tCPUS\tTHREADS\tSTATUS\tPOLICY\tPID\tHANDOFFS")
 	for _, e := range all {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\n", e.Name, e.CPUs, e.Tasks, e.Status, e.Policy, e.PID, e.Handoffs)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\n", e.Name, cpusText(&e), e.Tasks, e.Status, e.Policy, e.PID, e.Handoffs)
 	}
+}
+
+// cpusText says which cores an enclave has, and whether alone.
+func cpusText(e *live.EnclaveStatus) string {
+	switch {
+	case e.Held:
+		return e.CPUs + " (exclusive)"
+	case e.Exclusive:
+		return e.CPUs + " (exclusive with a policy)"
+	}
+	return e.CPUs
 }
 
 func writeEnclave(w io.Writer, e live.EnclaveStatus, threads []live.ThreadStatus, instances []live.InstanceStatus) {

@@ -25,6 +25,9 @@ type Options struct {
 	// Policy is the command line of a program that serves the policy whose name
 	// and parameters are added.
 	Policy []string
+	// Cpusets is the folder of the cpuset (cgroup v1) whose tasks are kept off
+	// exclusive cores. Default: the one that this process lies in.
+	Cpusets string
 	// Logger receives what happens. Default: discarded.
 	Logger *slog.Logger
 }
@@ -80,7 +83,12 @@ type Actuator struct {
 
 	// +checklocks:mu
 	guard *guard
+	// +checklocks:mu
+	keeper *keeper // from the first exclusive enclave on
+	// +checklocks:mu
+	keeping int // cores of so many enclaves, or they are being given back
 
+	orders  sync.Mutex // that keep cores: one at a time; taken before mu
 	watch   *watcher
 	helpers sync.WaitGroup
 	done    chan struct{}
@@ -105,6 +113,10 @@ type enclave struct {
 	left        uint64        // threads
 	restored    time.Duration // how long it took to restore all threads, last
 	dark        darkness      // of the last change of policy
+
+	exclusive bool // its cores are kept for it,
+	held      bool // at present
+	staying   int  // tasks that could not be moved off them
 }
 
 // member is a thread in an enclave.
@@ -235,15 +247,16 @@ func (a *Actuator) Destroy(name string) error {
 }
 
 func (a *Actuator) destroy(name string) error {
-	a.mu.Lock()
-	n := a.enclaves[name]
-	if n == nil {
-		a.mu.Unlock()
-		return fmt.Errorf("%w: %q", ErrEnclave, name)
+	n, err := a.strike(name)
+	if err != nil {
+		return err
 	}
-	delete(a.enclaves, name)
-	a.mu.Unlock()
 	a.endPolicy(n, "enclave destroyed")
+	return errors.Join(a.empty(n), a.giveCores(n))
+}
+
+// empty lets go of all that is in an enclave.
+func (a *Actuator) empty(n *enclave) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for i := range a.instances.all {
@@ -259,6 +272,18 @@ func (a *Actuator) destroy(name string) error {
 		}
 	}
 	return n.page.Close()
+}
+
+// strike takes an enclave off the list.
+func (a *Actuator) strike(name string) (*enclave, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.enclaves[name]
+	if n == nil {
+		return nil, fmt.Errorf("%w: %q", ErrEnclave, name)
+	}
+	delete(a.enclaves, name)
+	return n, nil
 }
 
 // forget strikes a thread off the lists.
@@ -314,11 +339,17 @@ func (a *Actuator) push(n *enclave, tid int) error {
 	case s.gone():
 		return fmt.Errorf("%w: %d has ended", ErrThread, tid)
 	}
-	o, err := readOriginal(tid)
+	if err := a.needGuard(); err != nil {
+		return err
+	}
+	o, err := a.admit(n, tid)
 	if err != nil {
 		return err
 	}
-	return a.enter(n, tid, &s, o)
+	if err := a.enter(n, tid, &s, o); err != nil {
+		return errors.Join(err, a.dismiss(tid))
+	}
+	return nil
 }
 
 // own tells whether a process is one of ours.

@@ -1,12 +1,13 @@
 // Package live schedules threads of this machine by the policies of coresched:
 // it is the actuator.
 //
-// It is polite. No thread gets a real-time class and nothing enters a cpuset: a
-// thread that a policy runs is SCHED_OTHER on the one core that it was given; one
-// that can run and has no core, or is blocked, is SCHED_IDLE on the enclave's
-// cores, where it runs only while nothing else wants to. So an idle core is never
-// left so while there is work, a policy that stands still slows threads down and
-// does not stop them, and threads outside the enclave are not kept off its cores.
+// It is polite. No thread gets a real-time class: a thread that a policy runs is
+// SCHED_OTHER on the one core that it was given; one that can run and has no core,
+// or is blocked, is SCHED_IDLE on the enclave's cores, where it runs only while
+// nothing else wants to. So an idle core is never left so while there is work, a
+// policy that stands still slows threads down and does not stop them, and threads
+// outside the enclave are kept off its cores only if it is exclusive (Keep). Then
+// all others are in a cpuset of the other cores.
 //
 // What threads do comes from BPF programs at the scheduler's tracepoints, which
 // look at threads of enclaves alone: blocks, wake-ups, ends, and new threads,

@@ -92,6 +92,9 @@ func (a *Actuator) inherit(parent *member, tid int) {
 // +checklocks:a.mu
 func (a *Actuator) adoptOrphan(tid int, o original) {
 	a.watch.drop(tid)
+	if err := a.dismiss(tid); err != nil {
+		a.opts.Logger.Warn("thread stays on exclusive cores", "thread", tid, "error", err)
+	}
 	a.restore(tid, &o)
 	a.former[tid] = o // it may have made others
 }
@@ -106,6 +109,7 @@ func (a *Actuator) restore(tid int, o *original) {
 // Of the beats of the watchdog.
 const (
 	compareEvery = 10                     // beats
+	tidyEvery    = 100                    // beats
 	slowBeat     = 100 * time.Millisecond // while no thread is in an enclave
 )
 
@@ -150,11 +154,14 @@ func beatOf(busy bool) time.Duration {
 func (a *Actuator) now() (g *guard, busy bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.guard, len(a.threads)+len(a.instances.all) > 0
+	return a.guard, len(a.threads)+len(a.instances.all)+a.keeping > 0
 }
 
 // beat does what is to be done at the n-th beat.
 func (a *Actuator) beat(n int) {
+	if n%tidyEvery == 0 {
+		a.tidy()
+	}
 	a.lookForTables()
 	for n, why := range a.check(n%compareEvery == 0) {
 		a.opts.Logger.Warn("policy is taken away", "enclave", n.name, "reason", why)
@@ -166,7 +173,7 @@ func (a *Actuator) beat(n int) {
 // process that stands still takes long.
 func (a *Actuator) end(n *enclave, why string) {
 	a.mu.Lock()
-	old := a.takePolicy(n, why)
+	old := a.losePolicy(n, why)
 	a.mu.Unlock()
 	a.helpers.Go(old.end)
 }

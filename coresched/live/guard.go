@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -39,6 +41,10 @@ type note struct {
 	Policy  uint32 `json:"policy,omitempty"`
 	Nice    int32  `json:"nice,omitempty"`
 	CPUs    string `json:"cpus,omitempty"`
+	// Keep is the beginning of the names of cpusets with exclusive cores; Unkeep:
+	// there are none any more.
+	Keep   string `json:"keep,omitempty"`
+	Unkeep bool   `json:"unkeep,omitempty"`
 }
 
 // guard is the actuator's end.
@@ -129,12 +135,12 @@ func Guard(in *os.File) error {
 	g := listener{fd: int(in.Fd()), threads: map[int]taken{}}
 	actuator, last := suspect{pid: os.Getppid()}, time.Now()
 	for wait := late; ; {
-		if len(g.threads) == 0 {
+		if len(g.threads) == 0 && g.keep == "" {
 			wait = -1
 		}
 		switch heard, err := g.listen(wait); {
 		case err != nil:
-			return restoreAll(g.threads, "the actuator has ended")
+			return g.restore("the actuator has ended")
 		case heard:
 			actuator.clear()
 			last, wait = time.Now(), late
@@ -143,7 +149,7 @@ func Guard(in *os.File) error {
 		wait = beatEvery
 		now := time.Now()
 		if why := standsStill(&actuator, now, now.Sub(last)); why != "" && !g.hears(0) {
-			return errors.Join(errors.New("no sign of life of the actuator: "+why), restoreAll(g.threads, why))
+			return errors.Join(errors.New("no sign of life of the actuator: "+why), g.restore(why))
 		}
 	}
 }
@@ -154,6 +160,7 @@ func Guard(in *os.File) error {
 type listener struct {
 	fd      int
 	threads map[int]taken
+	keep    string // the beginning of our cpusets' names; empty: there are none
 	part    []byte // of a line
 }
 
@@ -182,7 +189,7 @@ func (l *listener) listen(wait time.Duration) (heard bool, err error) {
 		}
 		var x note
 		if json.Unmarshal(line, &x) == nil {
-			heed(l.threads, &x)
+			l.heed(&x)
 		}
 		l.part = append(l.part[:0], rest...)
 	}
@@ -217,15 +224,33 @@ func standsStill(actuator *suspect, now time.Time, quiet time.Duration) string {
 	return ""
 }
 
-func heed(threads map[int]taken, n *note) {
+func (l *listener) heed(n *note) {
 	switch {
 	case n.Take > 0:
 		if cpus, err := cs.ParseCPUSet(n.CPUs); err == nil {
-			threads[n.Take] = taken{n.Process, n.Started, original{n.Policy, n.Nice, cpus}}
+			l.threads[n.Take] = taken{n.Process, n.Started, original{n.Policy, n.Nice, cpus}}
 		}
 	case n.Give > 0:
-		delete(threads, n.Give)
+		delete(l.threads, n.Give)
+	case n.Keep != "":
+		l.keep = n.Keep
+	case n.Unkeep:
+		l.keep = ""
 	}
+}
+
+// restore gives everything back. All may use all cores before threads are told
+// which ones; what takes longer comes last.
+func (l *listener) restore(why string) error {
+	if l.keep == "" {
+		return restoreAll(l.threads, why)
+	}
+	h, owner := home{dir: filepath.Dir(l.keep)}, strings.TrimSuffix(filepath.Base(l.keep), ".")
+	dirs, err := h.owned(owner)
+	if err == nil {
+		err = h.widenAll(dirs)
+	}
+	return errors.Join(err, restoreAll(l.threads, why), h.clear(owner))
 }
 
 func restoreAll(threads map[int]taken, why string) error {

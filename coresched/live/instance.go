@@ -125,16 +125,12 @@ func (a *Actuator) Join(name string, g *instance.Giver, o InstanceOptions) error
 		return err
 	}
 	i := &inst{InstanceOptions: o, enclave: n, giver: g, started: s.started, granted: o.Kthreads}
-	if i.original, err = readOriginal(o.PID); err != nil {
+	if i.original, err = a.admit(n, o.PID); err != nil {
 		return err
 	}
 	i.host = hostSched{i.original.policy, i.original.cpus}
-	if err := a.guard.takeProcess(o.PID, s.started, &i.original); err != nil {
-		return fmt.Errorf("%w: the guard does not hear: %w", ErrRefused, err)
-	}
-	if err := a.enterKthreads(i, min(o.Kthreads, cpus.Len())); err != nil {
-		a.dropKthreads(i)
-		return errors.Join(err, a.guard.tell(&note{Give: o.PID}))
+	if err := a.take(i, min(o.Kthreads, cpus.Len())); err != nil {
+		return errors.Join(err, a.scatter(i))
 	}
 	a.instances.all[i] = struct{}{}
 	a.stirUp()
@@ -144,6 +140,23 @@ func (a *Actuator) Join(name string, g *instance.Giver, o InstanceOptions) error
 	a.carryOut()
 	n.wake()
 	a.helpers.Go(func() { a.follow(i) })
+	return nil
+}
+
+// take has the guard, the kernel and the machine know of an instance.
+// +checklocks:a.mu
+func (a *Actuator) take(i *inst, kthreads int) error {
+	if err := a.guard.takeProcess(i.PID, i.started, &i.original); err != nil {
+		return fmt.Errorf("%w: the guard does not hear: %w", ErrRefused, err)
+	}
+	err := a.collect(i)
+	if err == nil {
+		err = a.enterKthreads(i, kthreads)
+	}
+	if err != nil {
+		a.dropKthreads(i)
+		return errors.Join(err, a.guard.tell(&note{Give: i.PID}))
+	}
 	return nil
 }
 
@@ -254,6 +267,9 @@ func (a *Actuator) leave(i *inst) {
 	delete(a.instances.all, i)
 	i.adopted = false
 	a.applyHost(i)
+	if err := a.scatter(i); err != nil {
+		a.opts.Logger.Warn("instance stays on exclusive cores", "instance", i.Name, "error", err)
+	}
 	if err := a.guard.tell(&note{Give: i.PID}); err != nil {
 		a.opts.Logger.Warn("the guard does not hear", "error", err)
 	}

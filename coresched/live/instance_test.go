@@ -248,8 +248,8 @@ func TestGuardRestoresInstances(t *testing.T) {
 		return setAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE})
 	}))
 	f.scheduled(t, unix.SCHED_IDLE, o.cpus)
-	threads := map[int]taken{}
-	heed(threads, &note{Take: f.pid, Process: true, Started: s.started, Policy: o.policy, Nice: o.nice, CPUs: o.cpus.String()})
-	require.NoError(t, restoreAll(threads, "a test"))
+	g := listener{threads: map[int]taken{}}
+	g.heed(&note{Take: f.pid, Process: true, Started: s.started, Policy: o.policy, Nice: o.nice, CPUs: o.cpus.String()})
+	require.NoError(t, g.restore("a test"))
 	f.scheduled(t, o.policy, o.cpus)
 }

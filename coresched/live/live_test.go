@@ -67,7 +67,12 @@ func role(name string) []string {
 	return []string{"/usr/bin/env", roleEnv + "=" + name, os.Args[0]}
 }
 
-func options() Options { return Options{Guard: role("guard"), Policy: role("policy")} }
+// cpusetsEnv makes the actuator's enclave exclusive, in this cpuset.
+const cpusetsEnv = "JUNCTION_TEST_CPUSETS"
+
+func options() Options {
+	return Options{Guard: role("guard"), Policy: role("policy"), Cpusets: os.Getenv(cpusetsEnv)}
+}
 
 const workers = 5
 
@@ -101,6 +106,11 @@ func actuate() error {
 	}
 	if err := a.Create("e", cores, 0); err != nil {
 		return err
+	}
+	if os.Getenv(cpusetsEnv) != "" {
+		if err := a.Keep("e"); err != nil {
+			return err
+		}
 	}
 	if _, err := a.SetPolicy("e", "fifo-central", nil); err != nil {
 		return err

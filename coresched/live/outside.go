@@ -134,6 +134,9 @@ func (a *Actuator) confine(m *member, cores cs.CPUSet) {
 func (a *Actuator) letGo(m *member, why string) {
 	a.opts.Logger.Warn("thread leaves its enclave", "thread", m.tid, "name", m.comm, "reason", why)
 	enclave, task := m.enclave, m.task
+	if err := a.dismiss(m.tid); err != nil {
+		a.opts.Logger.Warn("thread stays on exclusive cores", "thread", m.tid, "error", err)
+	}
 	set := toLinux(&m.cpus)
 	if attr, err := unix.SchedGetAttr(m.tid, 0); err == nil && attr.Policy == m.class {
 		a.restore(m.tid, &m.original)

@@ -21,6 +21,9 @@ func (a *Actuator) needGuard() error {
 	if err != nil {
 		return fmt.Errorf("the guard of core scheduling has ended; without one threads might never be restored: %w", err)
 	}
+	for _, n := range a.enclaves { // the guard has given its cores back, or nobody will
+		a.loosen(n)
+	}
 	for tid, m := range a.threads {
 		if err := g.take(tid, m.started, &m.original); err != nil {
 			return errors.Join(fmt.Errorf("a new guard does not hear: %w", err), g.close())
@@ -46,6 +49,11 @@ func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time
 	a.mu.Unlock()
 	if n == nil || closed {
 		return 0, fmt.Errorf("%w: %q", ErrEnclave, name)
+	}
+	if n.exclusive {
+		if err := a.hold(n); err != nil {
+			return 0, err
+		}
 	}
 	said := &tail{logger: a.opts.Logger.With("enclave", name)}
 	process, err := plugin.Start(a.command(program, args), n.page, said)
@@ -177,7 +185,7 @@ func (a *Actuator) crashed(n *enclave, d *plugin.Driver, why error) {
 		return // taken away
 	}
 	n.crashes++
-	old := a.takePolicy(n, why.Error())
+	old := a.losePolicy(n, why.Error())
 	a.mu.Unlock()
 	a.opts.Logger.Warn("policy has ended", "enclave", n.name, "error", why)
 	old.process.Kill()
@@ -205,6 +213,19 @@ func (a *Actuator) takePolicy(n *enclave, why string) (old formerPolicy) {
 	}
 	a.carryOut()
 	n.restored = time.Since(from)
+	return old
+}
+
+// losePolicy is takePolicy if there is none in its place: exclusive cores are
+// everybody's, too.
+// +checklocks:a.mu
+func (a *Actuator) losePolicy(n *enclave, why string) formerPolicy {
+	from, had := time.Now(), n.driver != nil
+	a.loosen(n)
+	old := a.takePolicy(n, why)
+	if had {
+		n.restored = time.Since(from)
+	}
 	return old
 }
 

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"junction/coresched/live"
 	"junction/ipc/control"
 	"junction/portmap"
 	"junction/portmap/table"
@@ -70,6 +71,9 @@ func Run(ctx context.Context, o Options) (err error) {
 	l, err := control.Listen(ctx, o.Socket, control.ListenOptions{Files: true})
 	if err != nil {
 		return err
+	}
+	if err := live.Reclaim(o.Sched.Cpusets); err != nil {
+		o.Logger.Warn("cores that a monitor that died has kept for an enclave", "error", err)
 	}
 	before, err := o.loadState()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

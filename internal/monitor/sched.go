@@ -186,6 +186,11 @@ func (m *Monitor) schedCreate(o *wire.Sched) (any, error) {
 	if err := x.Create(o.Enclave, cpus, time.Duration(o.RunnableTimeoutUS)*time.Microsecond); err != nil {
 		return nil, err
 	}
+	if o.Exclusive {
+		if err := x.Keep(o.Enclave); err != nil {
+			return nil, errors.Join(err, x.Destroy(o.Enclave))
+		}
+	}
 	s, err := x.Enclave(o.Enclave)
 	return SchedResult{EnclaveStatus: s}, err
 }

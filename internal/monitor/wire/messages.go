@@ -196,6 +196,7 @@ type CoresWanted struct {
 type Sched struct {
 	Enclave           string   `json:"enclave"`
 	CPUs              string   `json:"cpus,omitempty"`                // create: such as 0-3,8
+	Exclusive         bool     `json:"exclusive,omitempty"`           // create: nobody else runs there
 	RunnableTimeoutUS int64    `json:"runnable_timeout_us,omitempty"` // create; 0: none
 	Policy            string   `json:"policy,omitempty"`              // policy: a name, or a program's path
 	Args              []string `json:"args,omitempty"`                // policy: the program's
