@@ -42,8 +42,7 @@ var (
 	ErrClosed = errors.New("core scheduling has ended")
 )
 
-// formerKept is for how many comparisons without a thread leaving those that left are
-// remembered.
+// formerKept is for how many comparisons those that left are remembered at least.
 const formerKept = 50
 
 // Actuator schedules threads of this machine. Its methods may be called from
@@ -61,9 +60,9 @@ type Actuator struct {
 	// +checklocks:mu
 	members map[cs.Task]*member
 	// former are threads that have left, for events of theirs that are still on
-	// their way.
+	// their way; elder those that left before.
 	// +checklocks:mu
-	former map[int]original
+	former, elder map[int]original
 	// +checklocks:mu
 	formerAge int
 	// +checklocks:mu
@@ -295,7 +294,7 @@ func (a *Actuator) forget(tid int) {
 	a.watch.drop(tid)
 	delete(a.threads, tid)
 	delete(a.members, t.task)
-	a.former[tid], a.formerAge = t.original, 0
+	a.former[tid] = t.original
 	if err := a.guard.tell(&note{Give: tid}); err != nil {
 		a.opts.Logger.Warn("the guard does not hear", "error", err)
 	}
@@ -309,14 +308,15 @@ func (a *Actuator) Push(name string, tids []int) error {
 	if n == nil || a.closed {
 		return fmt.Errorf("%w: %q", ErrEnclave, name)
 	}
+	var err error
 	for _, tid := range tids {
-		if err := a.push(n, tid); err != nil {
-			return err
+		if err = a.push(n, tid); err != nil {
+			break // those before it are in
 		}
 	}
 	a.carryOut()
 	n.wake()
-	return nil
+	return err
 }
 
 // +checklocks:a.mu

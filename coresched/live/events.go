@@ -49,10 +49,10 @@ func (a *Actuator) heedEvents() {
 // +checklocks:a.mu
 func (a *Actuator) heed(e *event) {
 	t := a.threads[e.tid]
-	if o, ok := a.former[e.tid]; ok && t == nil && e.kind == forked {
-		a.adoptOrphan(e.other, o)
-	}
 	if t == nil {
+		if o, ok := a.formerly(e.tid); ok && (e.kind == forked || e.kind == renamed) {
+			a.adoptOrphan(e.other, o)
+		}
 		return
 	}
 	n, now := t.enclave, clock()
@@ -64,6 +64,10 @@ func (a *Actuator) heed(e *event) {
 		a.forget(e.tid)
 	case forked:
 		a.inherit(t, e.other)
+	case renamed: // the first thread of its process had the number, and has ended
+		a.inherit(t, e.other)
+		_ = n.e.Die(now, t.task)
+		a.forget(e.tid)
 	}
 	n.wake()
 }
@@ -219,13 +223,22 @@ func (a *Actuator) check(compare bool) map[*enclave]string {
 	return bad
 }
 
+// formerly returns what a thread had that has left.
+// +checklocks:a.mu
+func (a *Actuator) formerly(tid int) (o original, ok bool) {
+	if o, ok = a.former[tid]; !ok {
+		o, ok = a.elder[tid]
+	}
+	return o, ok
+}
+
 // ageFormer strikes threads off that left long before any event that is still
 // on its way.
 // +checklocks:a.mu
 func (a *Actuator) ageFormer() {
 	if a.formerAge++; a.formerAge >= formerKept {
 		a.formerAge = 0
-		clear(a.former)
+		a.former, a.elder = map[int]original{}, a.former
 	}
 }
 
@@ -244,5 +257,6 @@ func (a *Actuator) resync() {
 		}
 		t.enclave.wake()
 	}
+	a.takeStrays()
 	a.carryOut()
 }

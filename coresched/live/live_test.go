@@ -52,6 +52,8 @@ func TestMain(m *testing.M) {
 		fatal(stamp())
 	case "idle":
 		fatal(idle())
+	case "execer":
+		fatal(execute())
 	}
 }
 

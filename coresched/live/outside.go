@@ -1,6 +1,7 @@
 package live
 
 import (
+	"errors"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -28,11 +29,22 @@ func (a *Actuator) compare() {
 	from, _ := slices.BinarySearch(tids, a.checked+1)
 	for i := range min(perBeat, len(tids)) {
 		a.checked = tids[(from+i)%len(tids)]
-		if m := a.threads[a.checked]; m.differs() {
+		switch m := a.threads[a.checked]; {
+		case m.ended(): // and nobody has told us
+			_ = m.enclave.e.Die(clock(), m.task)
+			a.forget(m.tid)
+			m.enclave.wake()
+		case m.differs():
 			a.heedOutside(m)
 		}
 	}
 	a.carryOut()
+}
+
+// ended tells whether there is no such thread any more.
+func (m *member) ended() bool {
+	_, err := unix.SchedGetAttr(m.tid, 0)
+	return errors.Is(err, unix.ESRCH)
 }
 
 // differs tells whether a thread is not scheduled as we made it.

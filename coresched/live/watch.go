@@ -23,7 +23,8 @@ const (
 	slept happening = iota + 1
 	woke
 	ended
-	forked // other: the new thread
+	forked  // other: the new thread
+	renamed // other: the number that it has from now on
 )
 
 // event is what the BPF programs report: kind, thread, time by CLOCK_MONOTONIC,
@@ -35,20 +36,27 @@ type event struct {
 	other int
 }
 
-const (
-	eventSize = 24
-	ringSize  = 1 << 20
-)
+const eventSize = 24
 
-// Values of the map of threads: what was told of a thread last.
+// ringSize is the room for events, in bytes; tests make it less.
+var ringSize uint32 = 1 << 20
+
+// watched is the map's value for a thread; package ebpf wants its fields exported.
+type watched struct {
+	Told  uint32 // last: toldAwake or toldAsleep
+	Maker uint32 // of a thread that was made while its maker was watched
+}
+
 const (
 	toldAwake  = 0
 	toldAsleep = 1
+	// watchedSize is that of watched.
+	watchedSize = 8
 )
 
 // watcher is the BPF programs and their maps.
 type watcher struct {
-	threads *ebpf.Map // tid to what was told
+	threads *ebpf.Map // tid to watched
 	ring    *ebpf.Map
 	lost    *ebpf.Map
 	links   []link.Link
@@ -92,7 +100,7 @@ func (w *watcher) makeMaps() (err error) {
 		into *(*ebpf.Map)
 		spec ebpf.MapSpec
 	}{
-		{&w.threads, ebpf.MapSpec{Name: "threads", Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: maxThreads}},
+		{&w.threads, ebpf.MapSpec{Name: "threads", Type: ebpf.Hash, KeySize: 4, ValueSize: watchedSize, MaxEntries: maxThreads}},
 		{&w.ring, ebpf.MapSpec{Name: "events", Type: ebpf.RingBuf, MaxEntries: ringSize}},
 		{&w.lost, ebpf.MapSpec{Name: "lost", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1}},
 	} {
@@ -144,8 +152,8 @@ const (
 	thread = asm.R7
 	other  = asm.R8
 	offKey = -4 // on the stack: a map's key
-	offVal = -8
-	offEv  = -32
+	offVal = -16
+	offEv  = -40
 )
 
 // programs returns the code for each tracepoint. pid is where a task has its
@@ -175,23 +183,43 @@ func (w *watcher) programs(pid int16) map[string]asm.Instructions {
 			asm.Instructions{asm.LoadMem(asm.R1, asm.R6, 16, asm.DWord).WithSymbol("next"), asm.LoadMem(thread, asm.R1, pid, asm.Word)},
 			w.report(woke, toldAsleep, toldAwake, "end"),
 		),
-		"sched_wakeup": join(argument(0), w.report(woke, toldAsleep, toldAwake, "end")),
-		"sched_process_exit": join(argument(0), w.report(ended, -1, toldAwake, "end"), asm.Instructions{
-			asm.StoreMem(asm.RFP, offKey, thread, asm.Word),
-			asm.LoadMapPtr(asm.R1, w.threads.FD()), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, offKey),
-			asm.FnMapDeleteElem.Call(),
-		}),
+		"sched_wakeup":       join(argument(0), w.report(woke, toldAsleep, toldAwake, "end")),
+		"sched_process_exit": join(argument(0), w.report(ended, -1, toldAwake, "end"), w.unwatch()),
 		// (parent, child): the child is watched from its first instruction on.
 		"sched_process_fork": join(
 			argument(1), asm.Instructions{asm.Mov.Reg(other, thread)}, argument(0),
 			w.report(forked, -1, toldAwake, "end"),
-			asm.Instructions{
-				asm.StoreMem(asm.RFP, offKey, other, asm.Word), asm.StoreImm(asm.RFP, offVal, toldAwake, asm.Word),
-				asm.LoadMapPtr(asm.R1, w.threads.FD()),
-				asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, offKey), asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, offVal),
-				asm.Mov.Imm(asm.R4, 0), asm.FnMapUpdateElem.Call(),
-			},
+			w.watchOther(),
 		),
+		// (task, old number, …): a thread that executes a program gets the number of
+		// its process's first thread, whose end was told before.
+		"sched_process_exec": join(
+			argument(0), asm.Instructions{
+				asm.Mov.Reg(other, thread), asm.LoadMem(thread, asm.R6, 8, asm.DWord),
+				asm.JEq.Reg(thread, other, "end"),
+			},
+			w.report(renamed, -1, toldAwake, "end"), w.watchOther(), w.unwatch(),
+		),
+	}
+}
+
+// watchOther has the thread in R8 watched, which the one in R7 has made.
+func (w *watcher) watchOther() asm.Instructions {
+	return asm.Instructions{
+		asm.StoreMem(asm.RFP, offKey, other, asm.Word),
+		asm.StoreImm(asm.RFP, offVal, toldAwake, asm.Word), asm.StoreMem(asm.RFP, offVal+4, thread, asm.Word),
+		asm.LoadMapPtr(asm.R1, w.threads.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, offKey), asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, offVal),
+		asm.Mov.Imm(asm.R4, 0), asm.FnMapUpdateElem.Call(),
+	}
+}
+
+// unwatch has the thread in R7 watched no more.
+func (w *watcher) unwatch() asm.Instructions {
+	return asm.Instructions{
+		asm.StoreMem(asm.RFP, offKey, thread, asm.Word),
+		asm.LoadMapPtr(asm.R1, w.threads.FD()), asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, offKey),
+		asm.FnMapDeleteElem.Call(),
 	}
 }
 
@@ -225,7 +253,7 @@ func (w *watcher) report(kind happening, expect, becomes int64, unless string) a
 
 // add watches a thread.
 func (w *watcher) add(tid int) error {
-	return w.threads.Put(uint32(tid), uint32(toldAwake))
+	return w.threads.Put(uint32(tid), watched{Told: toldAwake})
 }
 
 // drop watches it no more.
@@ -235,9 +263,9 @@ func (w *watcher) drop(tid int) {
 
 // tell sets what was told of a thread.
 func (w *watcher) tell(tid int, asleep bool) {
-	v := uint32(toldAwake)
+	v := watched{Told: toldAwake}
 	if asleep {
-		v = toldAsleep
+		v.Told = toldAsleep
 	}
 	_ = w.threads.Update(uint32(tid), v, ebpf.UpdateExist) // it may have ended
 }
