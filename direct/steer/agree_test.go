@@ -8,7 +8,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"junction/direct"
 	"junction/direct/steer/egress"
+	"junction/direct/steer/scope"
 )
 
 const tcShot, tcRedirect = 2, 7 // linux/pkt_cls.h
@@ -52,7 +54,8 @@ func TestInstanceAndProgramAgree(t *testing.T) {
 		f := packet(s)
 		f = f[:rapid.SampledFrom([]int{len(f), len(f), len(f), 56, 54}).Draw(t, "length")] // the kernel tests with no less
 		want := uint32(tcShot)
-		if egress.ByVF(f[:min(58, len(f))], [6]byte(b.mac), shared) {
+		rules := egress.Rules{MAC: [6]byte(b.mac), Shared: shared}
+		if rules.ByVF(f[:min(58, len(f))]) {
 			want = tcRedirect
 			passed++
 		} else {
@@ -66,4 +69,61 @@ func TestInstanceAndProgramAgree(t *testing.T) {
 	})
 	require.NotZero(t, passed)
 	require.NotZero(t, refused)
+}
+
+// TestAFlowHasOnePath: with a VF for some ports, whatever the list, a packet from the
+// wire goes into the VF exactly if the answer to it may leave by it; while the owner is
+// stamped, exactly these packets have stamps; and no list sends more that way than none.
+func TestAFlowHasOnePath(t *testing.T) {
+	b := newBench(t, 1)
+	tag, toVF, byServer := uint64(0x61000000), 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		ports, err := scope.Parse(rapid.SampledFrom([]string{"80", "80/tcp", "80/udp,82/tcp", "82", "1-79,81-65535", "1-65535", "40000"}).Draw(t, "ports"))
+		require.NoError(t, err)
+		v, inst := b.newVFFor(owner, ports)
+		defer v.Close()
+		defer inst.Close()
+		require.NoError(t, b.Steer(owner, v))
+		require.NoError(t, b.Stamp(owner, 1))
+		for range 20 {
+			in := spec{
+				dstMAC: b.mac, srcMAC: b.peer, src: client4, dst: own4, sport: clientPrt,
+				dport:    rapid.SampledFrom([]uint16{ownPort, ownMore}).Draw(t, "port"),
+				proto:    rapid.SampledFrom([]byte{6, 6, 17, 17, 1, 47}).Draw(t, "proto"),
+				fragment: rapid.SampledFrom([]uint16{0, 0, 0, 0x4000, 0x2000, 1}).Draw(t, "fragment"),
+				options:  rapid.IntRange(0, 5).Draw(t, "options") == 0,
+			}
+			shared := rapid.Bool().Draw(t, "shared")
+			if shared {
+				in.dst = shared4
+			}
+			if rapid.Bool().Draw(t, "v6") {
+				in.src, in.dst = client6, own6
+				if shared {
+					in.dst = shared6
+				}
+			}
+			out := in
+			out.dstMAC, out.srcMAC, out.src, out.dst, out.sport, out.dport = b.peer, b.mac, in.dst, in.src, in.dport, in.sport
+			rules := egress.Rules{MAC: [6]byte(b.mac), Shared: shared, Ports: ports}
+			byVF := rules.ByVF(packet(out))
+			rules.Ports = nil
+			require.False(t, byVF && !rules.ByVF(packet(out)))
+			tag++
+			in.tag = tag
+			b.send(packet(in))
+			a, ok := await(b.t, soon, tagged(tag), b.server, inst)
+			require.True(t, ok, "the frame is lost")
+			require.Equal(t, byVF, a.from == 1, "%+v", in)
+			_, stamped := direct.Stamp(a.hdr)
+			require.Equal(t, byVF, stamped)
+			if byVF {
+				toVF++
+			} else {
+				byServer++
+			}
+		}
+	})
+	require.NotZero(t, toVF)
+	require.NotZero(t, byServer)
 }

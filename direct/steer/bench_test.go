@@ -5,6 +5,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/stretchr/testify/require"
+
+	"junction/direct/steer/scope"
 )
 
 // BenchmarkPrograms is what one frame costs in the programs alone, as the kernel
@@ -16,6 +18,13 @@ func BenchmarkPrograms(b *testing.B) {
 	v, _ := x.newVF(owner)
 	in := packet(spec{dstMAC: x.mac, srcMAC: x.peer, src: client4, dst: shared4, dport: ownPort})
 	out := packet(spec{dstMAC: x.peer, srcMAC: x.mac, src: shared4, dst: client4, sport: ownPort})
+	run := func(name string, p *ebpf.Program, frame []byte, to *VF) {
+		b.Run(name, func(b *testing.B) {
+			require.NoError(b, x.Steer(owner, to))
+			_, err := p.Run(&ebpf.RunOptions{Data: frame, Repeat: uint32(b.N)})
+			require.NoError(b, err)
+		})
+	}
 	for _, c := range []struct {
 		name  string
 		p     *ebpf.Program
@@ -25,10 +34,12 @@ func BenchmarkPrograms(b *testing.B) {
 		{"nobody", x.objects.Steer, packet(spec{dstMAC: x.mac, srcMAC: x.peer, ether: 0x88b5}), nil},
 		{"server", x.objects.Steer, in, nil}, {"VF", x.objects.Steer, in, v}, {"egress", x.objects.Egress, out, nil},
 	} {
-		b.Run(c.name, func(b *testing.B) {
-			require.NoError(b, x.Steer(owner, c.to))
-			_, err := c.p.Run(&ebpf.RunOptions{Data: c.frame, Repeat: uint32(b.N)})
-			require.NoError(b, err)
-		})
+		run(c.name, c.p, c.frame, c.to)
 	}
+	require.NoError(b, v.Close())
+	some, err := scope.Parse("80")
+	require.NoError(b, err)
+	v, _ = x.newVFFor(owner, some)
+	run("VF for some ports", x.objects.Steer, in, v)
+	run("server for others", x.objects.Steer, packet(spec{dstMAC: x.mac, srcMAC: x.peer, src: client4, dst: shared4, dport: ownMore}), v)
 }

@@ -14,9 +14,10 @@
 // reaches the host's network stack.
 //
 // Who owns what is in the portmap's table (portmap/table). An instance's frames
-// go to its VF if it has one and either all of the instance is steered there
-// (Uplink.Steer: one store of one word) or the entry's mode is table.Direct
-// (single ports of a shared address). Everything else is the network server's:
+// go to its VF if it has one and is steered there (Uplink.Steer: one store of one
+// word). A VF may be for some of the instance's local ports only (package scope):
+// what is not for them, or does not show its ports, is the server's as if there were
+// no VF. Everything else is the network server's, too:
 //
 //   - ARP, neighbour discovery, group addresses, tagged frames;
 //   - of a shared address all but whole TCP and UDP packets without IP options

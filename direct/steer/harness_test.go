@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/direct"
+	"junction/direct/steer/scope"
 	"junction/portmap/table"
 )
 
@@ -34,9 +35,9 @@ var (
 )
 
 const (
-	owner, other         = 7, 8
-	ownPort, othersPort  = 80, 81
-	ownDirect, clientPrt = 82, 40000 // ownDirect is steered by its own entry
+	owner, other        = 7, 8
+	ownPort, othersPort = 80, 81
+	ownMore, clientPrt  = 82, 40000 // ownMore is in no test's list of ports
 )
 
 // bench is an uplink with its wire, in a network namespace that ends with the
@@ -124,7 +125,7 @@ func (b *bench) fillTable() {
 		for proto := range table.Protos {
 			b.port(i, proto, ownPort, table.Server, owner)
 			b.port(i, proto, othersPort, table.Server, other)
-			b.port(i, proto, ownDirect, table.Direct, owner)
+			b.port(i, proto, ownMore, table.Server, owner)
 		}
 	}
 }
@@ -154,7 +155,13 @@ func duplicates(t testing.TB, files []int) (dups []int) {
 // newVF makes a VF and is its instance.
 func (b *bench) newVF(owner uint32) (*VF, direct.Device) {
 	b.t.Helper()
-	v, err := b.NewVF(context.Background(), owner)
+	return b.newVFFor(owner, nil)
+}
+
+// newVFFor makes one for some ports.
+func (b *bench) newVFFor(owner uint32, ports *scope.Ports) (*VF, direct.Device) {
+	b.t.Helper()
+	v, err := b.NewVF(context.Background(), owner, ports)
 	require.NoError(b.t, err)
 	return v, b.adopt(v.Export())
 }

@@ -28,6 +28,7 @@ type objects struct {
 	Owners  *ebpf.Map `ebpf:"junction_owners"`
 	Outers  *ebpf.Map `ebpf:"junction_outers"`
 	VFs     *ebpf.Map `ebpf:"junction_vfs"`
+	Scopes  *ebpf.Map `ebpf:"junction_scopes"`
 	Counts  *ebpf.Map `ebpf:"junction_counts"`
 }
 
@@ -51,7 +52,7 @@ func load(s setting) (*objects, error) {
 	for name, n := range map[string]uint32{
 		"junction_addrs": s.tables.Geometry.Slots + 1, "junction_ports": s.tables.Geometry.Ports(),
 		"junction_xsks": uint32(s.queues), "junction_devs": uint32(s.vfs), "junction_owners": uint32(s.vfs),
-		"junction_outers": uint32(s.vfs), "junction_vfs": uint32(s.vfs), "junction_counts": uint32(s.vfs),
+		"junction_outers": uint32(s.vfs), "junction_vfs": uint32(s.vfs), "junction_scopes": uint32(s.vfs), "junction_counts": uint32(s.vfs),
 	} {
 		spec.Maps[name].MaxEntries = n
 	}
@@ -106,7 +107,7 @@ func (o *objects) close() {
 		return
 	}
 	_, _ = o.Steer.Close(), o.Egress.Close()
-	for _, m := range []*ebpf.Map{o.Sockets, o.Devices, o.Owners, o.Outers, o.VFs, o.Counts} {
+	for _, m := range []*ebpf.Map{o.Sockets, o.Devices, o.Owners, o.Outers, o.VFs, o.Scopes, o.Counts} {
 		_ = m.Close()
 	}
 }

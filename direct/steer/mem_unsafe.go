@@ -23,7 +23,8 @@ type vfState struct {
 
 // Bits of control.
 const (
-	controlAll      = 1
+	controlSteered  = 1
+	controlSome     = 2
 	controlTagShift = 8
 	controlTag      = 0xff << controlTagShift
 )

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/direct"
+	"junction/direct/steer/scope"
 )
 
 // TestObjectIsOfItsSource: steer.o was compiled from steer.c as it is.
@@ -29,9 +30,12 @@ func TestObjectIsOfItsSource(t *testing.T) {
 	require.Equal(t, hex.EncodeToString(sum[:]), strings.Fields(string(noted))[0], "steer.c has changed: run go generate ./direct/steer")
 }
 
-// TestWhereFramesGo: with all of the owner steered, and with nothing.
+// TestWhereFramesGo: with the owner steered, and with nothing; to a VF that is for all
+// that it has, and to one that is for some ports.
 func TestWhereFramesGo(t *testing.T) {
 	b := newBench(t, 2)
+	some, err := scope.Parse("9/udp,80")
+	require.NoError(t, err)
 	v, inst := b.newVF(owner)
 	const server, vf = 0, 1
 	broadcast := net.HardwareAddr{255, 255, 255, 255, 255, 255}
@@ -42,22 +46,24 @@ func TestWhereFramesGo(t *testing.T) {
 		return s
 	}
 	tag := uint64(0x5a5a0000)
-	for name, c := range map[string]struct {
-		s             spec
-		all, ordinary int // where it goes when all of the owner is steered, and when not
+	cases := map[string]struct {
+		s         spec
+		all, some int // where it goes when the owner is steered
 	}{
-		"dedicated UDP":           {usual, vf, server},
+		"dedicated UDP":           {usual, vf, vf},
+		"dedicated TCP":           {with(func(s *spec) { s.proto = unix.IPPROTO_TCP }), vf, server},
+		"dedicated other port":    {with(func(s *spec) { s.dport = 8 }), vf, server},
 		"dedicated ICMP":          {with(func(s *spec) { s.proto = unix.IPPROTO_ICMP }), vf, server},
 		"dedicated fragment":      {with(func(s *spec) { s.fragment = 0x2000 }), vf, server},
 		"dedicated options":       {with(func(s *spec) { s.options = true }), vf, server},
-		"dedicated IPv6":          {with(func(s *spec) { s.src, s.dst = client6, own6 }), vf, server},
+		"dedicated IPv6":          {with(func(s *spec) { s.src, s.dst = client6, own6 }), vf, vf},
 		"dedicated IPv6 ext":      {with(func(s *spec) { s.src, s.dst, s.options = client6, own6, true }), vf, server},
 		"neighbour solicitation":  {with(func(s *spec) { s.src, s.dst, s.proto, s.icmpType = client6, own6, 58, 135 }), server, server},
 		"IPv6 echo":               {with(func(s *spec) { s.src, s.dst, s.proto, s.icmpType = client6, own6, 58, 128 }), vf, server},
-		"shared own port UDP":     {with(func(s *spec) { s.dst, s.dport = shared4, ownPort }), vf, server},
-		"shared own port TCP":     {with(func(s *spec) { s.dst, s.dport, s.proto = shared4, ownPort, unix.IPPROTO_TCP }), vf, server},
-		"shared own port IPv6":    {with(func(s *spec) { s.src, s.dst, s.dport = client6, shared6, ownPort }), vf, server},
-		"shared own direct port":  {with(func(s *spec) { s.dst, s.dport = shared4, ownDirect }), vf, vf},
+		"shared own port UDP":     {with(func(s *spec) { s.dst, s.dport = shared4, ownPort }), vf, vf},
+		"shared own port TCP":     {with(func(s *spec) { s.dst, s.dport, s.proto = shared4, ownPort, unix.IPPROTO_TCP }), vf, vf},
+		"shared own port IPv6":    {with(func(s *spec) { s.src, s.dst, s.dport = client6, shared6, ownPort }), vf, vf},
+		"shared own other port":   {with(func(s *spec) { s.dst, s.dport = shared4, ownMore }), vf, server},
 		"shared other's port":     {with(func(s *spec) { s.dst, s.dport = shared4, othersPort }), server, server},
 		"shared nobody's port":    {with(func(s *spec) { s.dst, s.dport = shared4, 9 }), server, server},
 		"shared fragment":         {with(func(s *spec) { s.dst, s.dport, s.fragment = shared4, ownPort, 0x2000 }), server, server},
@@ -73,26 +79,32 @@ func TestWhereFramesGo(t *testing.T) {
 		"broadcast":               {with(func(s *spec) { s.dstMAC = broadcast }), server, server},
 		"other station":           {with(func(s *spec) { s.dstMAC = b.peer }), server, server},
 		"own source":              {with(func(s *spec) { s.srcMAC = b.mac }), server, server},
-	} {
-		t.Run(name, func(t *testing.T) {
-			for _, all := range []bool{true, false} {
-				want, to := c.ordinary, (*VF)(nil)
-				if all {
-					want, to = c.all, v
-				}
-				require.NoError(t, b.Steer(owner, to))
-				tag++
-				c.s.tag = tag
-				f := packet(c.s)
-				b.send(f)
-				a, ok := await(t, soon, tagged(tag), b.server, inst)
-				require.True(t, ok, "the frame is lost")
-				require.Equal(t, want, a.from, "all of the owner: %v", all)
-				require.Equal(t, f, a.frame)
-				_, stamped := direct.Stamp(a.hdr)
-				require.False(t, stamped)
-			}
-		})
+	}
+	goes := func(t *testing.T, s spec, want int) {
+		tag++
+		s.tag = tag
+		f := packet(s)
+		b.send(f)
+		a, ok := await(t, soon, tagged(tag), b.server, inst)
+		require.True(t, ok, "the frame is lost")
+		require.Equal(t, want, a.from)
+		require.Equal(t, f, a.frame)
+		_, stamped := direct.Stamp(a.hdr)
+		require.False(t, stamped)
+	}
+	for name, c := range cases {
+		require.NoError(t, b.Steer(owner, v))
+		t.Run(name+"/all", func(t *testing.T) { goes(t, c.s, c.all) })
+		require.NoError(t, b.Steer(owner, nil))
+		t.Run(name+"/not steered", func(t *testing.T) { goes(t, c.s, server) })
+	}
+	require.NoError(t, v.Close())
+	v, inst = b.newVFFor(owner, some)
+	for name, c := range cases {
+		require.NoError(t, b.Steer(owner, v))
+		t.Run(name+"/some", func(t *testing.T) { goes(t, c.s, c.some) })
+		require.NoError(t, b.Steer(owner, nil))
+		t.Run(name+"/some, not steered", func(t *testing.T) { goes(t, c.s, server) })
 	}
 }
 
@@ -216,10 +228,10 @@ func TestLimits(t *testing.T) {
 	b := newBench(t, 2)
 	ctx := context.Background()
 	v, _ := b.newVF(owner)
-	_, err := b.NewVF(ctx, owner)
+	_, err := b.NewVF(ctx, owner, nil)
 	require.ErrorIs(t, err, ErrNoVF)
 	w, _ := b.newVF(other)
-	_, err = b.NewVF(ctx, 9)
+	_, err = b.NewVF(ctx, 9, nil)
 	require.ErrorIs(t, err, ErrNoVF)
 	require.ErrorContains(t, err, "--direct-queues")
 	require.ErrorIs(t, b.Steer(owner, w), ErrNoVF)
@@ -227,7 +239,7 @@ func TestLimits(t *testing.T) {
 	require.NoError(t, b.Steer(9, nil))
 	require.NoError(t, v.Close())
 	require.NoError(t, v.Close())
-	_, err = b.NewVF(ctx, 0)
+	_, err = b.NewVF(ctx, 0, nil)
 	require.Error(t, err)
 	x, _ := b.newVF(9)
 	require.NoError(t, b.Steer(9, x))
@@ -271,7 +283,7 @@ func TestAfterClose(t *testing.T) {
 	require.Error(t, err)
 	require.Error(t, v.Probe(make([]byte, 60)))
 	require.NoError(t, v.Close())
-	_, err = b.NewVF(context.Background(), other)
+	_, err = b.NewVF(context.Background(), other, nil)
 	require.ErrorIs(t, err, ErrNoVF)
 	require.ErrorIs(t, b.Stamp(owner, 1), ErrNoVF)
 	require.ErrorIs(t, b.Steer(owner, v), ErrNoVF)
@@ -298,7 +310,7 @@ func TestNothingIsLeft(t *testing.T) {
 	_ = inst.Close()
 	before := holdings(t)
 	for range 30 {
-		v, err := b.NewVF(context.Background(), owner)
+		v, err := b.NewVF(context.Background(), owner, nil)
 		require.NoError(t, err)
 		d := b.adopt(v.Export())
 		require.NoError(t, b.Steer(owner, v))

@@ -134,7 +134,7 @@ func mapsOf(id ebpf.ProgramID) (maps map[string]*ebpf.Map, err error) {
 		}
 	}
 	for _, name := range ownMaps {
-		if maps[name] == nil && name != "junction_outers" { // which only egress has
+		if maps[name] == nil && !slices.Contains(mayLack, name) {
 			return maps, fmt.Errorf("%w: the attached program has no map %s", direct.ErrGeometry, name)
 		}
 	}
@@ -143,8 +143,12 @@ func mapsOf(id ebpf.ProgramID) (maps map[string]*ebpf.Map, err error) {
 
 var ownMaps = []string{
 	"junction_addrs", "junction_ports", "junction_xsks", "junction_devs",
-	"junction_owners", "junction_outers", "junction_vfs", "junction_counts",
+	"junction_owners", "junction_outers", "junction_vfs", "junction_scopes", "junction_counts",
 }
+
+// mayLack are the maps that the attached program may be without: one only egress has,
+// and one an older version did not know.
+var mayLack = []string{"junction_outers", "junction_scopes"}
 
 func cloneTables(maps map[string]*ebpf.Map) (*table.Maps, error) {
 	slots, err := maps["junction_addrs"].Clone()
@@ -174,6 +178,9 @@ func (u *Uplink) recoverVFs() error {
 			continue
 		}
 		v := &VF{u: u, slot: int(slot), owner: owner}
+		if v.ports, err = v.readScope(&s[slot]); err != nil {
+			return err
+		}
 		if v.pair, err = findPair(u.nic.Link(), int(slot)); err != nil {
 			u.nic.Link().Warn("VF %d of instance %d is gone: %v", slot, owner, err)
 			_ = forget(u.objects.Owners, owner)

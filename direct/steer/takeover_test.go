@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/direct"
+	"junction/direct/steer/scope"
 	"junction/portmap/table"
 )
 
@@ -42,15 +43,17 @@ func (b *bench) kept() (direct.Export, []int) {
 // at its end.
 func TestTakeOver(t *testing.T) {
 	b := newBench(t, 3)
-	v, inst := b.newVF(owner)
+	some, err := scope.Parse("9/udp")
+	require.NoError(t, err)
+	v, inst := b.newVFFor(owner, some)
 	require.NoError(t, b.Steer(owner, v))
 	orphan, err := newPair(b.nic.Link(), 2, 1500) // of a VF in the making
 	require.NoError(t, err)
-	tag := uint64(0x30000000)
+	tag, dport := uint64(0x30000000), uint16(9)
 	arrives := func(want int, devices ...direct.Device) {
 		t.Helper()
 		tag++
-		b.send(packet(spec{dstMAC: b.mac, srcMAC: b.peer, src: client4, dst: own4, dport: 9, tag: tag}))
+		b.send(packet(spec{dstMAC: b.mac, srcMAC: b.peer, src: client4, dst: own4, dport: dport, tag: tag}))
 		a, ok := await(t, soon, tagged(tag), devices...)
 		require.True(t, ok, "the frame is lost")
 		require.Equal(t, want, a.from)
@@ -81,6 +84,10 @@ func TestTakeOver(t *testing.T) {
 	require.Len(t, u.VFs(), 1)
 	again := u.Of(owner)
 	require.Equal(t, uint32(owner), again.Owner())
+	require.Equal(t, some.String(), again.Ports().String())
+	dport = 8
+	arrives(server, b.server, inst)
+	dport = 9
 	require.NotContains(t, names(t), orphan.outerName)
 	arrives(vf, b.server, inst)
 	leaves(inst)
@@ -94,6 +101,7 @@ func TestTakeOver(t *testing.T) {
 	arrives(vf, b.server, inst)
 
 	second, its := b.newVF(other)
+	require.Nil(t, second.Ports())
 	require.NoError(t, u.Steer(other, second))
 	require.NoError(t, its.Close())
 	require.NoError(t, u.Close())

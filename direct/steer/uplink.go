@@ -133,7 +133,7 @@ func (u *Uplink) Close() error {
 	return errors.Join(u.dropObjects(), u.nic.Close())
 }
 
-// Stamp has the owner's frames numbered: 1, 2, ... modulo 2^24 in the lower bits
+// Stamp has the owner's frames, those that its VF is for, numbered: 1, 2, ... modulo 2^24 in the lower bits
 // of their stamps, tag in the upper 8. With 0 it ends that. The owner must have a
 // VF: ErrNoVF.
 func (u *Uplink) Stamp(owner uint32, tag uint8) error {
@@ -153,9 +153,9 @@ func (u *Uplink) Stamp(owner uint32, tag uint8) error {
 	return nil
 }
 
-// Steer sends all that the table says is the owner's to its VF, or with nil to the
-// server, but for entries whose mode is table.Direct. It is one store of one
-// word. Error: ErrNoVF, if v is not the owner's; to the server it never fails.
+// Steer sends all that the table says is the owner's to its VF, as far as that is for
+// it, or with nil to the server. It is one store of one word. Error: ErrNoVF, if v is
+// not the owner's; to the server it never fails.
 func (u *Uplink) Steer(owner uint32, v *VF) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -165,9 +165,9 @@ func (u *Uplink) Steer(owner uint32, v *VF) error {
 		return fmt.Errorf("steer instance %d: %w: it is not its own", owner, ErrNoVF)
 	case have == nil:
 	case v == nil:
-		u.states[have.slot].control.And(^uint64(controlAll))
+		u.states[have.slot].control.And(^uint64(controlSteered))
 	default:
-		u.states[have.slot].control.Or(controlAll)
+		u.states[have.slot].control.Or(controlSteered)
 	}
 	return nil
 }

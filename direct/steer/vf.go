@@ -14,6 +14,7 @@ import (
 	"junction/direct"
 	"junction/direct/afxdp"
 	"junction/direct/internal/nic"
+	"junction/direct/steer/scope"
 	"junction/portmap/table"
 )
 
@@ -23,6 +24,7 @@ type VF struct {
 	u     *Uplink
 	slot  int
 	owner uint32
+	ports *scope.Ports // nil: all that the owner has
 	pair  pair
 	inner *afxdp.Program
 	sock  *afxdp.Socket
@@ -30,10 +32,10 @@ type VF struct {
 	closing sync.Once
 }
 
-// NewVF makes a VF for an instance, the one it has. Nothing is steered to it yet.
-// Errors: ErrNoVF when all are in use or the owner has one; direct.ErrUnsupported
+// NewVF makes a VF for an instance, the one it has, for these of its local ports or
+// with nil for all that it has. Nothing is steered to it yet. Errors: ErrNoVF when all are in use or the owner has one; direct.ErrUnsupported
 // if the NIC's driver allows none.
-func (u *Uplink) NewVF(ctx context.Context, owner uint32) (*VF, error) {
+func (u *Uplink) NewVF(ctx context.Context, owner uint32, ports *scope.Ports) (*VF, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	u.life.RLock()
@@ -47,7 +49,7 @@ func (u *Uplink) NewVF(ctx context.Context, owner uint32) (*VF, error) {
 	if p := u.nic.Program(); p.Generic() || p.Frags() {
 		return nil, fmt.Errorf("VF on %s: %w: it takes native XDP, and an MTU whose frames fit into one buffer", u.nic.Link().Name(), nic.ErrUnsupported)
 	}
-	v, err := u.reserve(owner)
+	v, err := u.reserve(owner, ports)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +61,7 @@ func (u *Uplink) NewVF(ctx context.Context, owner uint32) (*VF, error) {
 }
 
 // reserve finds a free slot.
-func (u *Uplink) reserve(owner uint32) (*VF, error) {
+func (u *Uplink) reserve(owner uint32, ports *scope.Ports) (*VF, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.of(owner) != nil {
@@ -70,7 +72,7 @@ func (u *Uplink) reserve(owner uint32) (*VF, error) {
 		return nil, fmt.Errorf("VF for instance %d: %w: all %d are in use; start the monitor with more (--direct-queues), or switch another instance to server mode",
 			owner, ErrNoVF, len(u.vfs))
 	}
-	v := &VF{u: u, slot: slot, owner: owner}
+	v := &VF{u: u, slot: slot, owner: owner, ports: ports}
 	u.vfs[slot] = v
 	return v, nil
 }
@@ -115,7 +117,9 @@ func (v *VF) make(ctx context.Context) (err error) {
 	if err := o.Devices.Put(uint32(v.slot), uint32(v.pair.outer)); err != nil {
 		return fmt.Errorf("enter the device: %w", err)
 	}
-	v.u.state(v.slot).control.Store(0)
+	if err := v.writeScope(v.u.state(v.slot)); err != nil {
+		return err
+	}
 	if err := o.Owners.Put(v.owner, uint32(v.slot)); err != nil {
 		return fmt.Errorf("enter the owner: %w", err)
 	}
@@ -128,8 +132,36 @@ func (u *Uplink) state(slot int) *vfState {
 	return &u.states[slot]
 }
 
+// writeScope says what the VF is for, and that nothing is steered to it.
+func (v *VF) writeScope(s *vfState) error {
+	if v.ports == nil {
+		s.control.Store(0)
+		return nil
+	}
+	if err := v.u.objects.Scopes.Put(uint32(v.slot), v.ports.Bits()[:]); err != nil {
+		return fmt.Errorf("enter the ports: %w", err)
+	}
+	s.control.Store(controlSome)
+	return nil
+}
+
+// readScope reads what a VF of the process before is for.
+func (v *VF) readScope(s *vfState) (*scope.Ports, error) {
+	if s.control.Load()&controlSome == 0 {
+		return nil, nil
+	}
+	bits := make([]uint64, scope.Words)
+	if err := v.u.objects.Scopes.Lookup(uint32(v.slot), &bits); err != nil {
+		return nil, fmt.Errorf("read the ports of VF %d: %w", v.slot, err)
+	}
+	return scope.Of((*[scope.Words]uint64)(bits)), nil
+}
+
 // Owner is the instance's number.
 func (v *VF) Owner() uint32 { return v.owner }
+
+// Ports are those of the owner's local ports that the VF is for, nil for all.
+func (v *VF) Ports() *scope.Ports { return v.ports }
 
 // Export describes the instance's queue for Adopt there, with its files, which
 // stay the VF's. After a TakeOver there are none: the instance has them.

@@ -30,7 +30,7 @@ type steering struct{ *steer.Uplink }
 
 // NewQueue implements fabric.
 func (s steering) NewQueue(ctx context.Context, owner uint32) (directQueue, error) {
-	v, err := s.NewVF(ctx, owner)
+	v, err := s.NewVF(ctx, owner, nil)
 	if err != nil {
 		return nil, err // not v: a nil pointer in an interface is not nil
 	}

@@ -19,9 +19,7 @@
 
 // Bits of a table's word.
 #define OWNER(w) ((__u32)(w)&0xffffff)
-#define MODE(w) ((__u32)((w) >> 24) & 0xf)
 #define KIND(w) ((__u32)((w) >> 28) & 0xf)
-#define MODE_DIRECT 2
 #define KIND_FREE 0
 #define KIND_PORT 1
 #define KIND_SHARED 2
@@ -30,9 +28,11 @@
 #define PROBE_WINDOW 32
 #define MAX_REREADS 4
 
-// Bits of vf.control: all that the owner has goes to the VF; and, if not 0, what
-// the stamps of the owner's frames begin with.
-#define VF_ALL 1
+// Bits of vf.control: frames of the owner's go to the VF; the VF is for some of the
+// owner's ports only, and its other frames are the server's, as if there were no
+// VF; and, if not 0, what the stamps of the frames that the VF is for begin with.
+#define VF_STEERED 1
+#define VF_SOME 2
 #define VF_TAG(control) ((__u32)((control) >> 8) & 0xff)
 
 #define STAMP_MAGIC 0x704d5453
@@ -66,6 +66,12 @@ enum count {
 
 struct counts {
 	__u64 n[COUNTS];
+};
+
+// scope says which local ports a VF is for, if not for all: a bit for each, those
+// of TCP first. It does not change while the VF is the owner's.
+struct scope {
+	__u64 ports[2048];
 };
 
 // The sizes of these are set when the program is loaded.
@@ -126,6 +132,13 @@ struct {
 	__type(key, __u32);
 	__type(value, struct vf);
 } junction_vfs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scope);
+} junction_scopes SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -269,33 +282,43 @@ static __always_inline void put_stamp(struct xdp_md *ctx, struct vf *v, __u32 ta
 	meta[1] = tag << 24 | ((__sync_fetch_and_add(&v->stamps, 1) + 1) & 0xffffff);
 }
 
-// owner_word finds the entry that decides about a frame from the wire; 0 if
-// that is the server's to do.
-static __always_inline __u64 owner_word(struct xdp_md *ctx)
+// in_scope tells whether a packet from the wire is for one of the ports that a VF
+// is for. What does not show its ports is not.
+static __always_inline int in_scope(__u32 slot, const struct packet *p)
+{
+	struct scope *s = bpf_map_lookup_elem(&junction_scopes, &slot);
+
+	if (!s || p->transport > 1)
+		return 0;
+	return s->ports[(p->transport << 10 | p->dport >> 6) & 2047] >> (p->dport & 63) & 1;
+}
+
+// owner_of finds whose a frame from the wire is, and parses it; 0 if that is the
+// server's to do.
+static __always_inline __u32 owner_of(struct xdp_md *ctx, struct packet *p)
 {
 	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
 	struct ethhdr *eth = data;
-	struct packet p;
 	__u64 w;
 
 	if ((void *)(eth + 1) > end || !is_nic(eth->h_dest) || is_nic(eth->h_source))
 		return 0;
-	if (parse(data, end, &p) || p.ndp)
+	if (parse(data, end, p) || p->ndp)
 		return 0;
-	w = address_word(p.dst);
+	w = address_word(p->dst);
 	if (KIND(w) == KIND_DEDICATED)
-		return w;
-	if (KIND(w) != KIND_SHARED || p.transport > 1)
+		return OWNER(w);
+	if (KIND(w) != KIND_SHARED || p->transport > 1)
 		return 0;
-	w = port_word(w, p.transport, p.dport);
-	return KIND(w) == KIND_PORT ? w : 0;
+	w = port_word(w, p->transport, p->dport);
+	return KIND(w) == KIND_PORT ? OWNER(w) : 0;
 }
 
 SEC("xdp")
 int steer(struct xdp_md *ctx)
 {
-	__u64 w = owner_word(ctx);
-	__u32 owner = OWNER(w), queue = ctx->rx_queue_index;
+	struct packet p = {.transport = 2};
+	__u32 owner = owner_of(ctx, &p), queue = ctx->rx_queue_index;
 	__u32 *vf = owner ? bpf_map_lookup_elem(&junction_owners, &owner) : 0;
 	struct vf *v;
 	__u64 control;
@@ -308,14 +331,14 @@ int steer(struct xdp_md *ctx)
 	if (!v)
 		goto server;
 	control = *(volatile __u64 *)&v->control;
+	if (control & VF_SOME && !in_scope(slot, &p))
+		goto server;
 	if (VF_TAG(control))
 		put_stamp(ctx, v, VF_TAG(control));
-	if (control & VF_ALL || MODE(w) == MODE_DIRECT) {
-		if (bpf_redirect_map(&junction_devs, slot, XDP_DROP) == XDP_REDIRECT) {
-			add(slot, IN, 1);
-			add(slot, IN_BYTES, length);
-			return XDP_REDIRECT;
-		}
+	if (control & VF_STEERED && bpf_redirect_map(&junction_devs, slot, XDP_DROP) == XDP_REDIRECT) {
+		add(slot, IN, 1);
+		add(slot, IN_BYTES, length);
+		return XDP_REDIRECT;
 	}
 server:
 	return bpf_redirect_map(&junction_xsks, queue, XDP_DROP);

@@ -36,11 +36,11 @@ func (m *Mover) adopt() error {
 
 // backend describes a queue of the instance's own to the endpoint.
 func (m *Mover) backend(d direct.Device) modeswitch.Backend {
-	o, mac, shared := d.Offloads(), [6]byte(d.MAC()), m.o.Shared
+	o, rules := d.Offloads(), egress.Rules{MAC: [6]byte(d.MAC()), Shared: m.o.Shared}
 	return modeswitch.Backend{
 		Queues: modeswitch.Queues(d.Queues()), MAC: d.MAC(), MTU: d.MTU(),
 		TXChecksum: o.TXChecksum, GSOMax: o.GSOMax, RXTrusted: o.RXTrusted,
-		Takes: func(head []byte) bool { return egress.ByVF(head, mac, shared) },
+		Takes: rules.ByVF,
 	}
 }
 
