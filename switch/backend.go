@@ -63,6 +63,9 @@ type Backend struct {
 	// beginning: all headers, if the frame is the stack's own. Others leave by the
 	// endpoint's first one. It must not block or keep head.
 	Takes func(head []byte) bool
+	// Partly: Takes refuses much for good, so that what new connections are told of
+	// offloads is what the first back end has.
+	Partly bool
 	// RXTrusted: the header's word on a received frame's checksum (NEEDS_CSUM:
 	// partial, the sender is local; DATA_VALID: checked) may be relied upon.
 	RXTrusted bool

@@ -247,9 +247,10 @@ func (e *Endpoint) SupportedGSO() stack.SupportedGSO {
 	return stack.GVisorGSOSupported
 }
 
-// present is the path that packets leave by, or the first one if they are held.
+// present is the path that packets leave by, or the first one if they are held or
+// only some of them leave by another.
 func (e *Endpoint) present() *Path {
-	if p := e.egress.Load(); p != nil {
+	if p := e.egress.Load(); p != nil && !p.backend.Partly {
 		return p
 	}
 	return e.first

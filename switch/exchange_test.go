@@ -1,6 +1,7 @@
 package modeswitch
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"pgregory.net/rapid"
 
 	"junction/direct"
 	"junction/switch/queuetest"
@@ -449,6 +451,76 @@ func TestMoveKeepsOrder(t *testing.T) {
 	wg.Wait()
 	require.True(t, slices.IsSorted(got), "an order other than that of sending")
 	require.NotEmpty(t, got)
+}
+
+// A back end that some packets leave by for good does not decide what new connections
+// are told of offloads; each packet leaves by the path that takes it, whichever there
+// are.
+func TestPartly(t *testing.T) {
+	first, wire := backend(false)
+	cuts(&first)
+	ep, err := New(Options{Backend: first})
+	require.NoError(t, err)
+	s := attach(t, ep, ourIP)
+	t.Cleanup(wire.Close)
+	require.Nil(t, s.AddStaticNeighbor(nicID, ipv4.ProtocolNumber, theirIP, tcpip.LinkAddress(theirMAC)))
+	const port = 80
+	second, own := backend(false)
+	t.Cleanup(own.Close)
+	second.Partly = true
+	second.Takes = func(head []byte) bool { return binary.BigEndian.Uint16(head[34:]) == port }
+	p, err := ep.Add(second)
+	require.NoError(t, err)
+	rapid.Check(t, func(t *rapid.T) {
+		to, path := ep.First(), [2]*queuetest.Queue{wire, wire}
+		if rapid.Bool().Draw(t, "moved") {
+			to, path[1] = p, own
+		}
+		_, err := ep.Move(context.Background(), to, false)
+		require.NoError(t, err)
+		require.Equal(t, stack.HostGSOSupported, ep.SupportedGSO())
+		for n := range rapid.IntRange(1, 20).Draw(t, "packets") {
+			listed := rapid.IntRange(0, 1).Draw(t, "listed")
+			conn := dialUDP(t, s, uint16(port+1-listed))
+			_, err := conn.Write([]byte{byte(n)})
+			require.NoError(t, err)
+			require.NoError(t, conn.Close())
+			require.Equal(t, byte(n), oneFrom(t, path[listed])[42])
+			other := wire
+			if path[listed] == wire {
+				other = own
+			}
+			k, err := other.Receive(make([][]byte, 1))
+			require.NoError(t, err)
+			require.Zero(t, k, "a packet left by the other path, too")
+		}
+	})
+	_, err = ep.Move(context.Background(), ep.First(), false)
+	require.NoError(t, err)
+	require.NoError(t, p.Remove())
+}
+
+// dialUDP makes a socket that sends from a port.
+func dialUDP(t require.TestingT, s *stack.Stack, port uint16) net.Conn {
+	c, err := gonet.DialUDP(s, &tcpip.FullAddress{NIC: nicID, Addr: ourIP, Port: port},
+		&tcpip.FullAddress{NIC: nicID, Addr: theirIP, Port: 9}, ipv4.ProtocolNumber)
+	require.NoError(t, err)
+	return c
+}
+
+// oneFrom waits for a frame at the other end of a queue.
+func oneFrom(t require.TestingT, q *queuetest.Queue) []byte {
+	batch := make([][]byte, 1)
+	for {
+		n, err := q.Receive(batch)
+		require.NoError(t, err)
+		if n == 1 {
+			f := bytes.Clone(batch[0][VnetHdrLen:])
+			q.Release()
+			return f
+		}
+		require.NoError(t, q.Wait())
+	}
 }
 
 // What does not fit is refused.

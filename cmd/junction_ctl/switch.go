@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"junction/direct/steer/scope"
 	"junction/internal/monitor"
 	"junction/internal/monitor/wire"
 	"junction/switch/protocol"
@@ -21,6 +22,12 @@ longest time for which the switch kept a packet back (blackout_us), frames that
 were on their way by the old path, lost, came twice and out of order. When the
 switch is rolled back it says why and which mode the instance is in, and fails.
 
+--ports, with --mode direct, has only these local ports in direct mode, such as
+80,443/tcp,5000-5010/udp; packets of others, fragments, and what has no ports stay
+with the network server. It need not have a port open yet, and may close it and
+open it again. From one list to another, or to all ports, it goes by way of server
+mode, and stays there if its queue is taken meanwhile (--wait then waits for one).
+
 --auto on begins a policy that has the busiest instances in direct mode, by
 packets per second, and takes the queue of one back that needs it no more or far
 less than another; junction_ctl status tells what it decided and why. It leaves
@@ -31,6 +38,7 @@ policy gives up a queue for who waits for one.`
 // switchFlags are the flags of switch.
 type switchFlags struct {
 	mode, auto string
+	ports      string
 	wait, all  bool
 	queues     int
 	rate       float64
@@ -48,10 +56,15 @@ func (c *ctl) switchCommand() *cobra.Command {
 			if f.auto != "" {
 				return c.setAuto(ctx, f.policy(cmd))
 			}
-			return c.switchThem(ctx, args, &f)
+			o, err := f.order(cmd)
+			if err != nil {
+				return err
+			}
+			return c.switchThem(ctx, args, &f, o)
 		})
 	cmd.Long = switchLong
 	cmd.Flags().StringVar(&f.mode, "mode", "", "direct, server, or auto: as the policy says")
+	cmd.Flags().StringVar(&f.ports, "ports", "", "with --mode direct: these local ports only, such as 80,443/tcp,5000-5010/udp; default: all")
 	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until a queue is free and no other switch of the instance is under way")
 	cmd.Flags().BoolVar(&f.all, "all", false, "all instances, one after the other")
 	cmd.Flags().StringVar(&f.auto, "auto", "", "on or off: the policy that switches by itself, instead of a NAME")
@@ -69,13 +82,13 @@ func (f *switchFlags) check(cmd *cobra.Command, args []string) error {
 	case f.auto == "" && (f.all == (len(args) == 1) || len(args) > 1):
 		return errors.New("switch: give the NAME of one instance, or --all")
 	case f.auto == "":
-		_, err := f.parseMode()
+		_, err := f.order(cmd)
 		return err
 	case f.auto != "on" && f.auto != "off":
 		return fmt.Errorf("switch: --auto %q: accepted: on, off", f.auto)
 	case f.auto == "off" && (given("queues") || given("rate")):
 		return errors.New("switch: --queues and --rate have no meaning with --auto off")
-	case len(args) > 0 || f.all || f.wait || f.mode != "":
+	case len(args) > 0 || f.all || f.wait || f.mode != "" || given("ports"):
 		return errors.New("switch: --auto is for all instances; to leave one to the policy: switch NAME --mode auto")
 	}
 	return nil
@@ -91,6 +104,21 @@ func (f *switchFlags) parseMode() (protocol.Mode, error) {
 		return 0, fmt.Errorf("switch: --mode %q: accepted: direct, server, auto", f.mode)
 	}
 	return m, nil
+}
+
+// order makes what is asked of junctiond, but for the instance.
+func (f *switchFlags) order(cmd *cobra.Command) (o wire.SwitchOrder, err error) {
+	o.Wait = f.wait
+	if o.Mode, err = f.parseMode(); err != nil || !cmd.Flags().Changed("ports") {
+		return o, err
+	}
+	if f.mode != protocol.Direct.String() {
+		return o, errors.New("switch: --ports goes with --mode direct")
+	}
+	if o.Ports, err = scope.Parse(f.ports); err != nil {
+		err = fmt.Errorf("switch: --ports: %w", err)
+	}
+	return o, err
 }
 
 func (f *switchFlags) policy(cmd *cobra.Command) wire.Auto {
@@ -113,7 +141,7 @@ func (c *ctl) setAuto(ctx context.Context, o wire.Auto) error {
 }
 
 // switchThem does one, or all: it goes on with the next when one could not be switched.
-func (c *ctl) switchThem(ctx context.Context, args []string, f *switchFlags) error {
+func (c *ctl) switchThem(ctx context.Context, args []string, f *switchFlags, order wire.SwitchOrder) error {
 	var s monitor.Status
 	if err := c.ask(ctx, "status", &s); err != nil {
 		return err
@@ -127,32 +155,29 @@ func (c *ctl) switchThem(ctx context.Context, args []string, f *switchFlags) err
 	}
 	var errs []error
 	for _, i := range s.Instances {
-		errs = append(errs, c.switchOne(ctx, i, f))
+		errs = append(errs, c.switchOne(ctx, i, f, order))
 	}
 	return errors.Join(errs...)
 }
 
-func (c *ctl) switchOne(ctx context.Context, i monitor.InstanceStatus, f *switchFlags) error {
+func (c *ctl) switchOne(ctx context.Context, i monitor.InstanceStatus, f *switchFlags, order wire.SwitchOrder) error {
 	if f.mode == modeAuto {
 		return c.unpin(ctx, i)
-	}
-	to, err := f.parseMode()
-	if err != nil {
-		return err
 	}
 	o, err := c.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer o.Close()
-	r, err := o.Switch(ctx, wire.SwitchOrder{Target: wire.Target{ID: i.ID}, Mode: to, Wait: f.wait})
+	order.ID = i.ID
+	r, err := o.Switch(ctx, order)
 	if err != nil {
 		return err
 	}
 	if err := c.print(r, func(w io.Writer) { writeSwitch(w, &r) }); err != nil || r.Reason == "" {
 		return err
 	}
-	return fmt.Errorf("switch %s to %v: %s; it is in %v mode", r.Name, r.To, r.Reason, r.Mode)
+	return fmt.Errorf("switch %s to %v: %s; it is in %s mode", r.Name, r.To, r.Reason, modeText(r.Mode.String(), r.Ports))
 }
 
 // unpin leaves an instance to the policy.
@@ -180,8 +205,12 @@ func writeSwitch(w io.Writer, r *wire.SwitchResult) {
 	if r.Reason != "" {
 		return // the error says all
 	}
-	fmt.Fprintf(w, "%d\t%s\t%v to %v\tblackout %v\tin flight %d\tlost %d\tdoubled %d\treordered %d\n",
-		r.ID, r.Name, r.From, r.Mode, micros(r.BlackoutUS), r.InFlight, r.Lost, r.Duplicates, r.Reordered)
+	via := ""
+	if r.ViaServer {
+		via = ", by way of server mode"
+	}
+	fmt.Fprintf(w, "%d\t%s\t%v to %s%s\tblackout %v\tin flight %d\tlost %d\tdoubled %d\treordered %d\n",
+		r.ID, r.Name, r.From, modeText(r.Mode.String(), r.Ports), via, micros(r.BlackoutUS), r.InFlight, r.Lost, r.Duplicates, r.Reordered)
 	for _, s := range r.Steps {
 		fmt.Fprintf(w, "\t%s\t%v\n", s.Name, micros(s.US))
 	}

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"junction/direct/steer/scope"
 	"junction/internal/monitor"
 	"junction/netserver"
 )
@@ -45,13 +46,23 @@ func writeStatus(w io.Writer, s monitor.Status) {
 	writeAuto(w, &s.Auto)
 	fmt.Fprintf(w, "instances\t%d\n", len(s.Instances))
 	for _, i := range s.Instances {
-		if s.Auto.On {
-			fmt.Fprintf(w, "\t%s\t%s mode, %.0f packets/s\t%s\n", i.Name, i.Mode, i.RatePPS, i.Reason)
+		if mode := modeText(i.Mode, i.DirectPorts); s.Auto.On {
+			fmt.Fprintf(w, "\t%s\t%s mode, %.0f packets/s\t%s\n", i.Name, mode, i.RatePPS, i.Reason)
+		} else if i.DirectPorts != nil {
+			fmt.Fprintf(w, "\t%s\t%s mode\n", i.Name, mode)
 		}
 	}
 	for _, o := range s.Offences {
 		fmt.Fprintf(w, "offence\t%q\t%s\t%d times, last pid %d\n", o.Name, o.Kind, o.Count, o.PID)
 	}
+}
+
+// modeText names the mode, with the ports that are in it if only some are.
+func modeText(mode string, ports *scope.Ports) string {
+	if ports == nil {
+		return mode
+	}
+	return fmt.Sprintf("%s (ports %v)", mode, ports)
 }
 
 func seconds(s float64) time.Duration {
@@ -77,7 +88,7 @@ func writeInstances(w io.Writer, all []monitor.InstanceStatus) {
 		if i.Rate > 0 {
 			rate = fmt.Sprintf("%d B/s", i.Rate)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s%s\t%s\t%d\t%s\t%v\n", i.ID, i.Name, i.PID, i.Mode, prefixes(i.Addresses), shared, i.Priority, i.Weight, rate, seconds(i.AgeSeconds))
+		fmt.Fprintf(w, "%d\t%s\t%d\t%s\t%s%s\t%s\t%d\t%s\t%v\n", i.ID, i.Name, i.PID, modeText(i.Mode, i.DirectPorts), prefixes(i.Addresses), shared, i.Priority, i.Weight, rate, seconds(i.AgeSeconds))
 	}
 }
 

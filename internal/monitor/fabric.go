@@ -5,11 +5,13 @@ import (
 
 	"junction/direct"
 	"junction/direct/steer"
+	"junction/direct/steer/scope"
 )
 
 // fabric is the switch at the NIC, steer.Uplink, as far as a mode switch needs it.
 type fabric interface {
-	NewQueue(ctx context.Context, owner uint32) (directQueue, error)
+	// NewQueue makes a queue, for these of the owner's ports or with nil for all.
+	NewQueue(ctx context.Context, owner uint32, ports *scope.Ports) (directQueue, error)
 	// QueueOf returns the queue that an instance has, nil without one.
 	QueueOf(owner uint32) directQueue
 	Stamp(owner uint32, tag uint8) error
@@ -20,6 +22,7 @@ type fabric interface {
 // directQueue is an instance's own queue: steer.VF.
 type directQueue interface {
 	Export() (direct.Export, []int)
+	Ports() *scope.Ports
 	Probe(frame []byte) error
 	Stats() (steer.VFStats, error)
 	Close() error
@@ -29,8 +32,8 @@ type directQueue interface {
 type steering struct{ *steer.Uplink }
 
 // NewQueue implements fabric.
-func (s steering) NewQueue(ctx context.Context, owner uint32) (directQueue, error) {
-	v, err := s.NewVF(ctx, owner, nil)
+func (s steering) NewQueue(ctx context.Context, owner uint32, ports *scope.Ports) (directQueue, error) {
+	v, err := s.NewVF(ctx, owner, ports)
 	if err != nil {
 		return nil, err // not v: a nil pointer in an interface is not nil
 	}

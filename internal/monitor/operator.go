@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/direct/steer"
+	"junction/direct/steer/scope"
 	"junction/internal/config"
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
@@ -48,17 +49,20 @@ type ServerStatus struct {
 
 // InstanceStatus is an instance's.
 type InstanceStatus struct {
-	ID         uint32         `json:"id"`
-	Name       string         `json:"name"`
-	PID        int32          `json:"pid"`
-	UID        uint32         `json:"uid"`
-	Mode       string         `json:"mode"`
-	Shared     bool           `json:"shared"`
-	Addresses  []netip.Prefix `json:"addresses"`
-	Rate       uint64         `json:"rate_bytes_per_second"` // 0: no limit
-	Priority   string         `json:"priority"`
-	Weight     uint32         `json:"weight"`
-	AgeSeconds float64        `json:"age_seconds"`
+	ID   uint32 `json:"id"`
+	Name string `json:"name"`
+	PID  int32  `json:"pid"`
+	UID  uint32 `json:"uid"`
+	Mode string `json:"mode"`
+	// DirectPorts are the local ports that are in direct mode, if only some are; the
+	// others are with the network server.
+	DirectPorts *scope.Ports   `json:"direct_ports,omitempty"`
+	Shared      bool           `json:"shared"`
+	Addresses   []netip.Prefix `json:"addresses"`
+	Rate        uint64         `json:"rate_bytes_per_second"` // 0: no limit
+	Priority    string         `json:"priority"`
+	Weight      uint32         `json:"weight"`
+	AgeSeconds  float64        `json:"age_seconds"`
 	// PortsRefused is how often it wanted a port beyond its share.
 	PortsRefused uint64 `json:"ports_refused"`
 	// Switching says where a switch under way is, LastSwitch how the last one
@@ -206,7 +210,7 @@ func (m *Monitor) instanceStatus(i *instance) InstanceStatus {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return InstanceStatus{
-		ID: uint32(i.id), Name: i.name, PID: i.peer.PID, UID: i.peer.UID, Mode: sw.mode.String(),
+		ID: uint32(i.id), Name: i.name, PID: i.peer.PID, UID: i.peer.UID, Mode: sw.mode.String(), DirectPorts: sw.ports,
 		Shared: i.shared, Addresses: i.prefixes, Rate: i.rate, Priority: string(cmp.Or(i.priority, config.BestEffort)), Weight: max(1, i.weight), AgeSeconds: time.Since(i.since).Seconds(), PortsRefused: i.refused,
 		Switching: sw.step, LastSwitch: sw.last, Queue: sw.queue,
 		Pinned: i.sw.pinned.Load(), RatePPS: rate, Reason: reason,
@@ -222,17 +226,19 @@ func (s *supervisor) status() ServerStatus {
 }
 
 func (m *Monitor) portStatus() []PortStatus {
-	modes := make(map[portmap.Instance]string)
+	all := make(map[portmap.Instance]switchStatus)
 	for _, i := range m.present() {
-		modes[i.id] = i.sw.status().mode.String()
+		all[i.id] = i.sw.status()
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := []PortStatus{}
 	for _, p := range m.ports.Ports() {
-		s := PortStatus{Proto: p.Proto.String(), Endpoint: p.Endpoint, ID: uint32(p.Owner), State: p.State.String(), Mode: modes[p.Owner]}
+		s := PortStatus{Proto: p.Proto.String(), Endpoint: p.Endpoint, ID: uint32(p.Owner), State: p.State.String()}
 		if i := m.instances[p.Owner]; i != nil {
 			s.Name = i.name
+			sw := all[p.Owner]
+			s.Mode = sw.modeOf(p.Proto, p.Endpoint.Port()).String()
 		} else if r, ok := m.awaiting[p.Owner]; ok {
 			s.Name, s.Mode = r.Name, awaitedMode
 		}

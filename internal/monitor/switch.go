@@ -10,7 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/direct/steer"
+	"junction/direct/steer/scope"
 	"junction/internal/monitor/wire"
+	"junction/portmap/table"
 	"junction/switch/protocol"
 )
 
@@ -30,6 +32,8 @@ type switcher struct {
 	c *protocol.Coordinator
 	// +checklocks:mu
 	queue directQueue // nil without one
+	// +checklocks:mu
+	ports *scope.Ports // that the present switch is to have in direct mode; nil: all
 	// +checklocks:mu
 	timer *time.Timer
 	// +checklocks:mu
@@ -111,6 +115,7 @@ func (s *switcher) report(a protocol.Action) {
 	}
 	r.result.Mode, r.result.Reason, r.result.NoQueue = a.Mode, a.Reason, s.noQueue
 	r.result.TotalUS = micros(time.Since(r.begun))
+	r.result.Ports = s.directPorts(a.Mode)
 	s.last, s.run = &r.result, nil
 	log := s.m.opts.Logger.With("id", s.i.id, "name", s.i.name, "from", r.result.From, "to", r.result.To, "mode", a.Mode)
 	if a.Reason != "" {
@@ -135,9 +140,28 @@ func (s *switcher) received(w wire.Switch) {
 // decided tells whether the mode is an operator's choice.
 func (s *switcher) decided() bool { return s.pinned.Load() || s.orders.Load() > 0 }
 
+// directPorts returns which ports are in direct mode, if the mode is that and only
+// some are.
+//
+// +checklocks:s.mu
+func (s *switcher) directPorts(mode protocol.Mode) *scope.Ports {
+	if mode != protocol.Direct || s.queue == nil {
+		return nil
+	}
+	return s.queue.Ports()
+}
+
+// hasOther tells whether the instance is in direct mode with other ports than these.
+// A queue is for the same ones as long as it is.
+func (s *switcher) hasOther(ports *scope.Ports) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.c.Mode() == protocol.Direct && s.c.Step() == protocol.Idle && s.queue != nil && !s.queue.Ports().Equal(ports)
+}
+
 // begin begins a switch and returns it. The policy, other than an operator, does
 // not switch what is pinned.
-func (s *switcher) begin(to protocol.Mode, policy bool) (*switchRun, error) {
+func (s *switcher) begin(to protocol.Mode, ports *scope.Ports, policy bool) (*switchRun, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if policy && s.decided() {
@@ -151,7 +175,7 @@ func (s *switcher) begin(to protocol.Mode, policy bool) (*switchRun, error) {
 	now := time.Now()
 	r := &switchRun{begun: now, since: now, step: s.c.Step(), done: make(chan struct{})}
 	r.result = wire.SwitchResult{Schema: 1, ID: uint32(s.i.id), Name: s.i.name, From: from, To: to, Steps: []wire.SwitchStep{}}
-	s.run, s.noQueue = r, false
+	s.run, s.noQueue, s.ports = r, false, ports
 	s.tell(func(*protocol.Coordinator) []protocol.Action { return do })
 	return r, nil
 }
@@ -194,7 +218,8 @@ func (s *switcher) gone() {
 // switchStatus is what status tells of an instance's mode.
 type switchStatus struct {
 	mode  protocol.Mode
-	step  string // empty without a switch
+	ports *scope.Ports // in direct mode, if only some are
+	step  string       // empty without a switch
 	last  *wire.SwitchResult
 	queue *steer.VFStats
 }
@@ -203,6 +228,7 @@ func (s *switcher) status() (st switchStatus) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.mode, st.last = s.c.Mode(), s.last
+	st.ports = s.directPorts(st.mode)
 	if step := s.c.Step(); step != protocol.Idle {
 		st.step = fmt.Sprintf("to %v: %v", s.c.To(), step)
 	} else if s.waiters > 0 && st.mode == protocol.Server {
@@ -214,4 +240,12 @@ func (s *switcher) status() (st switchStatus) {
 		}
 	}
 	return st
+}
+
+// modeOf tells the mode of one port.
+func (st *switchStatus) modeOf(proto table.Proto, port uint16) protocol.Mode {
+	if st.mode == protocol.Direct && !st.ports.Has(proto, port) {
+		return protocol.Server
+	}
+	return st.mode
 }

@@ -16,6 +16,7 @@ import (
 
 	"junction/direct"
 	"junction/direct/steer"
+	"junction/direct/steer/scope"
 	"junction/internal/monitor/client"
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
@@ -40,16 +41,17 @@ func newFakeFabric(free int) *fakeFabric {
 type fakeQueue struct {
 	f     *fakeFabric
 	owner uint32
+	ports *scope.Ports
 }
 
-func (f *fakeFabric) NewQueue(_ context.Context, owner uint32) (directQueue, error) {
+func (f *fakeFabric) NewQueue(_ context.Context, owner uint32, ports *scope.Ports) (directQueue, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.free == 0 {
 		return nil, fmt.Errorf("%w: all are in use", steer.ErrNoVF)
 	}
 	f.free--
-	f.queues[owner] = &fakeQueue{f, owner}
+	f.queues[owner] = &fakeQueue{f, owner, ports}
 	return f.queues[owner], nil
 }
 
@@ -74,6 +76,8 @@ func (f *fakeFabric) SteerTo(owner uint32, q directQueue) error {
 
 // Export describes a queue that nobody can use.
 func (q *fakeQueue) Export() (direct.Export, []int) { return direct.Export{NIC: "none"}, nil }
+
+func (q *fakeQueue) Ports() *scope.Ports { return q.ports }
 
 func (q *fakeQueue) Probe([]byte) error {
 	q.f.mu.Lock()

@@ -80,7 +80,7 @@ func (s *switcher) send(m protocol.Message) error {
 	var files []int
 	if m.Kind == protocol.Prepare && m.To == protocol.Direct {
 		e, fds := s.queue.Export()
-		v.Queue, files = &e, fds
+		v.Queue, v.Ports, files = &e, s.queue.Ports(), fds
 	}
 	if err := wire.Send(ctx, s.i.conn, 0, wire.TypeSwitch, v, files...); err != nil {
 		return fmt.Errorf("tell the instance: %w", err)
@@ -96,8 +96,9 @@ func (s *switcher) make() error {
 	if err != nil {
 		return err
 	}
+	ports := s.ports
 	s.tasks.Go(func() {
-		q, err := f.NewQueue(s.ctx, uint32(s.i.id))
+		q, err := f.NewQueue(s.ctx, uint32(s.i.id), ports)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if err != nil {

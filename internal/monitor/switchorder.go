@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"junction/direct/steer/scope"
 	"junction/internal/monitor/wire"
 	"junction/switch/protocol"
 )
@@ -46,7 +48,7 @@ func (m *Monitor) switchWaiting(ctx context.Context, i *instance, o wire.SwitchO
 	until := time.Now().Add(waitTime)
 	for {
 		changed := m.switches.next()
-		r, again, err := m.switchOnce(ctx, i, o.Mode, false)
+		r, again, err := m.switchPorts(ctx, i, o)
 		left := time.Until(until)
 		if !again || !o.Wait || left <= 0 {
 			return r, err
@@ -76,8 +78,44 @@ func errEnded(i *instance) error {
 	return fmt.Errorf("switch %q: the instance has ended: %w", i.name, unix.ESRCH)
 }
 
+// switchPorts tries once, for an operator: from direct mode with other ports by way of
+// server mode.
+func (m *Monitor) switchPorts(ctx context.Context, i *instance, o wire.SwitchOrder) (r wire.SwitchResult, again bool, err error) {
+	if o.Mode != protocol.Direct || !i.sw.hasOther(o.Ports) {
+		return m.switchOnce(ctx, i, o.Mode, o.Ports, false)
+	}
+	back, again, err := m.switchOnce(ctx, i, protocol.Server, nil, false)
+	if err != nil {
+		return back, again, err
+	}
+	if back.Mode != protocol.Server {
+		back.To, back.ViaServer = o.Mode, true
+		return back, false, nil
+	}
+	r, again, err = m.switchOnce(ctx, i, o.Mode, o.Ports, false)
+	if err != nil {
+		return r, again, fmt.Errorf("it is in server mode now: %w", err)
+	}
+	return joined(&back, r), again, nil
+}
+
+// joined is what two switches in a row come to.
+func joined(back *wire.SwitchResult, r wire.SwitchResult) wire.SwitchResult {
+	r.From, r.ViaServer = back.From, true
+	r.TotalUS += back.TotalUS
+	r.Steps = slices.Concat(back.Steps, r.Steps)
+	r.BlackoutUS = max(r.BlackoutUS, back.BlackoutUS)
+	r.HeldTx += back.HeldTx
+	r.HeldRx += back.HeldRx
+	r.InFlight += back.InFlight
+	r.Lost += back.Lost
+	r.Duplicates += back.Duplicates
+	r.Reordered += back.Reordered
+	return r
+}
+
 // switchOnce tries once, for an operator or the policy. again tells whether it may work later.
-func (m *Monitor) switchOnce(ctx context.Context, i *instance, to protocol.Mode, policy bool) (r wire.SwitchResult, again bool, err error) {
+func (m *Monitor) switchOnce(ctx context.Context, i *instance, to protocol.Mode, ports *scope.Ports, policy bool) (r wire.SwitchResult, again bool, err error) {
 	m.mu.Lock()
 	limited, gone := i.rate > 0, m.instances[i.id] != i
 	m.mu.Unlock()
@@ -87,7 +125,7 @@ func (m *Monitor) switchOnce(ctx context.Context, i *instance, to protocol.Mode,
 	if limited && to == protocol.Direct {
 		return r, false, fmt.Errorf("switch %q to direct: %w", i.name, errLimited)
 	}
-	run, err := i.sw.begin(to, policy)
+	run, err := i.sw.begin(to, ports, policy)
 	if err != nil {
 		return r, true, err
 	}

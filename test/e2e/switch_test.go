@@ -61,6 +61,7 @@ func (r *rig) switchTo(name, mode string) (s switched) {
 	for range attempts {
 		order := r.beginSwitch(name, mode, "--wait")
 		order.exit()
+		s = switched{} // what is left out is as it was
 		require.NoError(r.t, json.Unmarshal([]byte(order.stdout.String()), &s), "%s", order.stderr)
 		require.Zero(r.t, s.Duplicates)
 		if s.Reason == "" {
@@ -90,17 +91,25 @@ func (r *rig) operator() *operator {
 }
 
 // switchTo is rig.switchTo without a process of its own.
-func (o *operator) switchTo(id uint32, to protocol.Mode) (s wire.SwitchResult) {
+func (o *operator) switchTo(id uint32, to protocol.Mode) wire.SwitchResult {
+	o.r.t.Helper()
+	return o.order(wire.SwitchOrder{Target: wire.Target{ID: id}, Mode: to})
+}
+
+// order orders a switch, and waits if it must.
+func (o *operator) order(order wire.SwitchOrder) (s wire.SwitchResult) {
 	t := o.r.t
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	const attempts = 5
+	order.Wait = true
 	for range attempts {
-		require.NoError(t, o.o.Ask(ctx, "switch", wire.SwitchOrder{Target: wire.Target{ID: id}, Mode: to, Wait: true}, &s))
+		s = wire.SwitchResult{} // what is left out is as it was
+		require.NoError(t, o.o.Ask(ctx, "switch", order, &s))
 		require.Zero(t, s.Duplicates)
 		if s.Reason == "" {
-			require.Equal(t, to, s.Mode)
+			require.Equal(t, order.Mode, s.Mode)
 			return s
 		}
 		t.Logf("rolled back: %s", s.Reason)

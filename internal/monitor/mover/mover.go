@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"junction/direct"
+	"junction/direct/steer/scope"
 	"junction/internal/monitor/client"
 	"junction/internal/monitor/wire"
 	modeswitch "junction/switch"
@@ -62,6 +63,8 @@ type Mover struct {
 	queue *direct.Export // that Prepare brought, and its files
 	// +checklocks:mu
 	files []int
+	// +checklocks:mu
+	ports *scope.Ports // that it is for, nil: all
 	// +checklocks:mu
 	device direct.Device // nil without a queue
 	// +checklocks:mu
@@ -139,7 +142,7 @@ func (m *Mover) receive(s *client.Switch) {
 	defer m.mu.Unlock()
 	if s.Queue != nil && s.Kind == protocol.Prepare {
 		m.dropFiles()
-		m.queue, m.files, s.Files = s.Queue, s.Files, nil
+		m.queue, m.ports, m.files, s.Files = s.Queue, s.Ports, s.Files, nil
 	}
 	m.act(m.p.Receive(s.Message))
 }

@@ -35,12 +35,14 @@ func (m *Mover) adopt() error {
 }
 
 // backend describes a queue of the instance's own to the endpoint.
+//
+// +checklocks:m.mu
 func (m *Mover) backend(d direct.Device) modeswitch.Backend {
-	o, rules := d.Offloads(), egress.Rules{MAC: [6]byte(d.MAC()), Shared: m.o.Shared}
+	o, rules := d.Offloads(), egress.Rules{MAC: [6]byte(d.MAC()), Shared: m.o.Shared, Ports: m.ports}
 	return modeswitch.Backend{
 		Queues: modeswitch.Queues(d.Queues()), MAC: d.MAC(), MTU: d.MTU(),
 		TXChecksum: o.TXChecksum, GSOMax: o.GSOMax, RXTrusted: o.RXTrusted,
-		Takes: rules.ByVF,
+		Takes: rules.ByVF, Partly: m.ports != nil,
 	}
 }
 

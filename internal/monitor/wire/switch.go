@@ -2,6 +2,7 @@ package wire
 
 import (
 	"junction/direct"
+	"junction/direct/steer/scope"
 	"junction/switch/protocol"
 )
 
@@ -11,6 +12,8 @@ type Switch struct {
 	// Queue describes the instance's own queue, whose files come beside the
 	// message: Prepare to direct mode.
 	Queue *direct.Export `json:"queue,omitempty"`
+	// Ports are the local ports that the queue is for; nil: all.
+	Ports *scope.Ports `json:"ports,omitempty"`
 	// Report is what the instance measured: Finished and Aborted.
 	Report *SwitchReport `json:"report,omitempty"`
 }
@@ -38,6 +41,9 @@ type SwitchReport struct {
 type SwitchOrder struct {
 	Target
 	Mode protocol.Mode `json:"mode"`
+	// Ports, with direct mode, are the local ports that are to be in it, while the
+	// others stay with the network server; nil: all.
+	Ports *scope.Ports `json:"ports,omitempty"`
 	// Wait: until a queue is free and no other switch is under way.
 	Wait bool `json:"wait,omitempty"`
 }
@@ -78,6 +84,11 @@ type SwitchResult struct {
 	Reason string        `json:"reason,omitempty"`
 	// NoQueue: the reason is that all queues are in use.
 	NoQueue bool `json:"no_queue,omitempty"`
+	// Ports are the local ports that are in direct mode now, if only some are.
+	Ports *scope.Ports `json:"ports,omitempty"`
+	// ViaServer: the ports in direct mode were others, so it went by way of server
+	// mode; steps and figures are of both switches.
+	ViaServer bool `json:"via_server,omitempty"`
 	// TotalUS is how long it took, in microseconds; packets flowed meanwhile.
 	TotalUS float64      `json:"total_us"`
 	Steps   []SwitchStep `json:"steps"`

@@ -4,6 +4,7 @@
 //	guest http ADDR            HTTP server: /hello, /sha256 (of the body), /data?n=BYTES&seed=N
 //	guest tcpecho ADDR         TCP echo server
 //	guest udpecho ADDR         UDP echo server
+//	guest echo ADDR...         both, at each of the addresses
 //	guest dial N ADDR          N connections to a TCP echo server, one after another
 //	guest signals              writes the name of each signal it gets; ends with code 7 at SIGTERM
 //	guest stress SECONDS       is hard on what executes it; ends when standard input does, after that time
@@ -21,6 +22,7 @@ var programs = map[string]func(args []string) error{
 	"http":    serveHTTP,
 	"tcpecho": echoTCP,
 	"udpecho": echoUDP,
+	"echo":    echo,
 	"dial":    dial,
 	"signals": reportSignals,
 	"stress":  stress,

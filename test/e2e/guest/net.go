@@ -14,6 +14,10 @@ func echoTCP(args []string) error {
 		return err
 	}
 	ready()
+	return answerTCP(l)
+}
+
+func answerTCP(l net.Listener) error {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -27,16 +31,27 @@ func echoTCP(args []string) error {
 }
 
 func echoUDP(args []string) error {
-	a, err := net.ResolveUDPAddr("udp", args[0])
+	c, err := listenUDP(args[0])
 	if err != nil {
 		return err
+	}
+	ready()
+	return answerUDP(c)
+}
+
+func listenUDP(addr string) (*net.UDPConn, error) {
+	a, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return nil, err
 	}
 	c, err := net.ListenUDP("udp", a)
-	if err != nil {
-		return err
+	if err == nil {
+		_ = c.SetReadBuffer(4 << 20) // as much as there may be
 	}
-	_ = c.SetReadBuffer(4 << 20) // as much as there may be
-	ready()
+	return c, err
+}
+
+func answerUDP(c *net.UDPConn) error {
 	buf := make([]byte, 1<<16)
 	for {
 		n, from, err := c.ReadFromUDPAddrPort(buf)
@@ -47,6 +62,25 @@ func echoUDP(args []string) error {
 			return fmt.Errorf("%d bytes: %w", n, err)
 		}
 	}
+}
+
+// echo answers by both protocols at each of some addresses.
+func echo(args []string) error {
+	ended := make(chan error)
+	for _, a := range args {
+		l, err := net.Listen("tcp", a)
+		if err != nil {
+			return err
+		}
+		c, err := listenUDP(a)
+		if err != nil {
+			return err
+		}
+		go func() { ended <- answerTCP(l) }()
+		go func() { ended <- answerUDP(c) }()
+	}
+	ready()
+	return <-ended
 }
 
 // dial makes connections one after another and checks an echo on each.
