@@ -54,6 +54,8 @@ func TestMain(m *testing.M) {
 		fatal(idle())
 	case "execer":
 		fatal(execute())
+	case "maker":
+		makeThreads()
 	}
 }
 
