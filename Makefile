@@ -50,8 +50,9 @@ stress: deps ## the engines under stress for STRESS
 stress-ring: ## RING messages through rings whose sides sleep and wake at random: none is lost
 	JUNCTION_RING_MESSAGES=$(or $(RING),1000000000) $(GO) test -timeout 3h -v -run 'TestNoLostWakeUp$$' ./ipc
 
-stress-switch: deps ## an instance switched SWITCHES times each way under each load
-	JUNCTION_E2E_SWITCHES=$(or $(SWITCHES),1000) $(GO) test -timeout 6h -v -run 'TestSwitch' ./test/e2e
+stress-switch: deps ## an instance switched SWITCHES times each way under each load, or LOAD (redis, dedicated, bulk, nginx, udp) alone
+	JUNCTION_E2E_SWITCHES=$(or $(SWITCHES),1000) JUNCTION_E2E_ENGINE=$(or $(ENGINE),inproc) \
+		$(GO) test -timeout 6h -v -run 'TestSwitchUnderLoad$$/^$(or $(LOAD),.*)$$' ./test/e2e
 
 fuzz: ## each fuzz target for FUZZTIME
 	./scripts/fuzz.sh $(or $(FUZZTIME),30s)

@@ -54,8 +54,6 @@ func TestMain(m *testing.M) {
 		fatal(idle())
 	case "execer":
 		fatal(execute())
-	case "maker":
-		makeThreads()
 	}
 }
 

@@ -302,6 +302,56 @@ func TestProbe(t *testing.T) {
 	require.Equal(t, f, a.frame)
 }
 
+// TestProbeIsLast: behind a probe nothing comes that was steered before.
+func TestProbeIsLast(t *testing.T) {
+	b := newBench(t, 1)
+	v, inst := b.newVF(owner)
+	sender := make(chan struct{})
+	stop := make(chan struct{})
+	go func() {
+		defer close(sender)
+		f := packet(spec{dstMAC: b.mac, srcMAC: b.peer, src: client4, dst: own4, sport: 1, dport: 9, tag: 0x51000000})
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_, _ = unix.Write(b.wire, f) // what overflows is lost
+			}
+		}
+	}()
+	defer func() { close(stop); <-sender }()
+	ours := func(f []byte) bool {
+		return len(f) >= 60 && tagOf(f)>>24 == 0x51 || len(f) >= 60 && tagOf(f)>>24 == 0x52
+	}
+	seen, probes := 0, 0
+	for n := uint64(0x52000000); n < 0x52000000+50; n++ {
+		require.NoError(t, b.Steer(owner, v))
+		_, ok := await(t, soon, tagged(0x51000000), inst)
+		require.True(t, ok)
+		require.NoError(t, b.Steer(owner, nil))
+		require.NoError(t, v.Probe(packet(spec{dstMAC: b.mac, srcMAC: b.mac, ether: 0x88b5, tag: n})))
+		last := false
+		for { // what comes, to when nothing has for a while
+			a, ok := await(t, time.Millisecond, ours, inst)
+			if !ok {
+				break
+			}
+			if tagOf(a.frame) == n {
+				last = true
+				continue
+			}
+			require.False(t, last, "a frame came behind probe %d", n-0x52000000)
+			seen++
+		}
+		if last { // else the device has dropped it, among so many
+			probes++
+		}
+	}
+	t.Logf("%d frames before %d probes", seen, probes)
+	require.NotZero(t, probes)
+}
+
 // TestNothingIsLeft: VFs come and go; then everything is as it was.
 func TestNothingIsLeft(t *testing.T) {
 	b := newBench(t, 3)

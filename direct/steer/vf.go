@@ -215,7 +215,7 @@ func forget(m *ebpf.Map, key uint32) error {
 // Probe sends a frame into the VF towards the instance, behind all that was
 // steered there until now. Ethernet header and all are the caller's.
 func (v *VF) Probe(frame []byte) error {
-	afxdp.AwaitKernel() // what has been steered is on its way then
+	Await() // what has been steered is on its way then
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nic.Denied(err, "open a packet socket", "CAP_NET_RAW")

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"junction/direct/afxdp"
 	"junction/direct/steer"
 	"junction/internal/monitor/wire"
 	modeswitch "junction/switch"
@@ -126,9 +125,13 @@ func (s *switcher) drop() error {
 	return nil
 }
 
-// markAgain is how long a mark may take before it is sent again: a frame may be
-// lost where others are too many, and a later mark says the same.
-const markAgain = 100 * time.Millisecond
+// A mark is sent again, for a frame may be lost, and a later mark says the same:
+// first after markAgain, because an instance that is about to use a queue has put
+// no memory into it yet, and then after twice as long each time, up to markRarely.
+const (
+	markAgain  = 2 * time.Millisecond
+	markRarely = 100 * time.Millisecond
+)
 
 // mark sends a mark, behind what the NIC's program is about to pass on, until the
 // step is over.
@@ -137,7 +140,7 @@ const markAgain = 100 * time.Millisecond
 func (s *switcher) mark(a protocol.Action) {
 	q, step := s.queue, s.c.Step()
 	s.tasks.Go(func() {
-		for {
+		for again := markAgain; ; again = min(2*again, markRarely) {
 			if err := s.sendMark(a, q); err != nil {
 				gone := a.Mode == protocol.Direct && errors.Is(err, unix.ENXIO) // somebody has deleted the device
 				err = fmt.Errorf("mark %d by the %v path: %w", a.Mark, a.Mode, err)
@@ -153,7 +156,7 @@ func (s *switcher) mark(a protocol.Action) {
 				return
 			}
 			select {
-			case <-time.After(markAgain):
+			case <-time.After(again):
 			case <-s.ctx.Done():
 				return
 			}
@@ -180,7 +183,7 @@ func (s *switcher) sendMark(a protocol.Action, q directQueue) error {
 		return q.Probe(frame)
 	}
 	if a.Mark != protocol.MarkProbe {
-		afxdp.AwaitKernel() // what was decided before is in the server's queues then
+		steer.Await() // what was decided before is in the server's queues then
 	}
 	args, err := json.Marshal(wire.Mark{ID: uint32(s.i.id), Frame: frame})
 	if err != nil {

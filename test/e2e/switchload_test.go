@@ -354,61 +354,105 @@ func (n *numbered) take(number uint64) {
 	<-n.window
 }
 
-// gaps measures how long clients wait for what comes next: in each switch, and
-// in each of the times between switches.
+// gaps measures how long clients wait for what comes next. Time is divided into
+// windows: switches, times as long without one to compare with, and what is in
+// between. A wait counts for all windows that it has touched, whole, so that both
+// kinds are measured alike.
 type gaps struct {
-	// phase counts up when a switch begins, to an odd number, and when it ends.
-	phase atomic.Uint32
-	mu    sync.Mutex
+	window atomic.Uint32 // the present one
+	mu     sync.Mutex
 	// +checklocks:mu
-	longest []time.Duration // by phase
+	longest []gap // by window
+	// +checklocks:mu
+	kinds []kind // of all windows but the first
+	// +checklocks:mu
+	clients int
+}
+
+// kind is one of windows.
+type kind uint8
+
+const (
+	between kind = iota
+	inSwitch
+	without
+)
+
+// begin begins the next window.
+func (g *gaps) begin(k kind) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.kinds = append(g.kinds, k)
+	g.window.Add(1)
+}
+
+// gap is a time in which nothing came.
+type gap struct {
+	time.Duration
+	begun  time.Time
+	client int // who waited: they are numbered as they begin
 }
 
 // track is of what one client receives.
 type track struct {
-	g     *gaps
-	last  time.Time
-	phase uint32
+	g      *gaps
+	client int
+	last   time.Time
+	window uint32
 }
 
-func (g *gaps) track() *track { return &track{g: g} }
+func (g *gaps) track() *track {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.clients++
+	return &track{g: g, client: g.clients}
+}
 
-// event says that something has come. A wait of which any part was in a switch
-// counts for the switch.
+// event says that something has come.
 func (s *track) event() {
-	now, phase := time.Now(), s.g.phase.Load()
-	before, last := s.phase, s.last
-	s.last, s.phase = now, phase
-	if last.IsZero() {
-		return
+	now, to := time.Now(), s.g.window.Load()
+	from, last := s.window, s.last
+	s.last, s.window = now, to
+	if !last.IsZero() {
+		s.g.note(from, to, gap{now.Sub(last), last, s.client})
 	}
-	if phase%2 == 0 && phase != before {
-		phase-- // the switch that was last
-	}
-	s.g.note(phase, now.Sub(last))
 }
 
-func (g *gaps) note(phase uint32, d time.Duration) {
+func (g *gaps) note(from, to uint32, d gap) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for uint32(len(g.longest)) <= phase {
-		g.longest = append(g.longest, 0)
+	for uint32(len(g.longest)) <= to {
+		g.longest = append(g.longest, gap{})
 	}
-	g.longest[phase] = max(g.longest[phase], d)
-}
-
-// split returns the longest gap of each switch, and of each time after one.
-func (g *gaps) split() (during, between []time.Duration) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for phase, d := range g.longest[min(1, len(g.longest)):] {
-		if phase%2 == 0 {
-			during = append(during, d)
-		} else {
-			between = append(between, d)
+	for w := from; w <= to; w++ {
+		if g.longest[w].Duration < d.Duration {
+			g.longest[w] = d
 		}
 	}
-	return during, between
+}
+
+// of returns the longest gap of each window of a kind.
+func (g *gaps) of(k kind) (all []gap) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, is := range g.kinds {
+		if is != k {
+			continue
+		}
+		var longest gap // none: nobody has waited until a later window
+		if i+1 < len(g.longest) {
+			longest = g.longest[i+1]
+		}
+		all = append(all, longest)
+	}
+	return all
+}
+
+func durations(gaps []gap) (d []time.Duration) {
+	for _, g := range gaps {
+		d = append(d, g.Duration)
+	}
+	return d
 }
 
 // tcpCounters are the client's kernel's, of its namespace.
