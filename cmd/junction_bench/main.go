@@ -74,6 +74,7 @@ command line; 130 if it was interrupted.`,
 		c.Args = noArgs
 		c.Flags().SortFlags = false
 	}
+	root.AddCommand(actorCommand())
 	return root
 }
 

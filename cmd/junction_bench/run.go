@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"junction/internal/bench"
 )
@@ -16,7 +17,7 @@ import (
 type outputs struct{ json, plot string }
 
 func runCommand() *cobra.Command {
-	return measureCommand(bench.Network, new(bench.Options), &cobra.Command{
+	return measureCommand(&measuring{suite: bench.Network}, &cobra.Command{
 		Use:   "run",
 		Short: "Measure junction_run beside the same programs native and in runsc",
 		Long: `Run measures, in alternating rounds on one veth, and prints medians and ratios.
@@ -26,7 +27,7 @@ All of them take some 10 minutes, with --quick less than 2. Keep the machine qui
 }
 
 func serverCommand() *cobra.Command {
-	cmd := measureCommand(bench.Server, new(bench.Options), &cobra.Command{
+	return measureCommand(&measuring{suite: bench.Server, withoutRunsc: true}, &cobra.Command{
 		Use:   "server",
 		Short: "Measure server mode beside direct mode and native, and its rings",
 		Long: `Server measures instances behind a network server beside instances with NIC
@@ -39,11 +40,10 @@ Cases: ` + strings.Join(bench.Server.Names(), ", ") + `.
 All of them take some 25 minutes, with --quick less than 2. Nobody is pinned to
 a CPU, for more take part than a server and a client. Keep the machine quiet.`,
 	})
-	return withoutRunsc(cmd)
 }
 
 func switchCommand() *cobra.Command {
-	return withoutRunsc(measureCommand(bench.Switch, new(bench.Options), &cobra.Command{
+	return measureCommand(&measuring{suite: bench.Switch, withoutRunsc: true}, &cobra.Command{
 		Use:   "switch",
 		Short: "Measure an instance that is switched between server and direct mode",
 		Long: `Switch measures nginx in one instance behind a network server, under 20
@@ -56,19 +56,12 @@ packet back, a gap a time without any answer. junctiond and netserver lie beside
 junction_run.
 Cases: ` + strings.Join(bench.Switch.Names(), ", ") + `.
 Both take some 8 minutes, with --quick less than 1. Keep the machine quiet.`,
-	}))
-}
-
-// withoutRunsc is for suites of which no case runs it.
-func withoutRunsc(cmd *cobra.Command) *cobra.Command {
-	_ = cmd.Flags().Set("runsc", "none")
-	_ = cmd.Flags().MarkHidden("runsc")
-	return cmd
+	})
 }
 
 func microCommand() *cobra.Command {
-	o := new(bench.Options)
-	cmd := measureCommand(bench.Micro, o, &cobra.Command{
+	m := &measuring{suite: bench.Micro}
+	cmd := measureCommand(m, &cobra.Command{
 		Use:   "micro",
 		Short: "Measure system calls and computing in instances beside native and runsc",
 		Long: `Micro measures what single operations of the kernel cost under each engine, and
@@ -77,51 +70,78 @@ rounds; it prints medians, ratios and which targets were met.
 Cases: ` + strings.Join(bench.Micro.Names(), ", ") + `.
 All of them take some 15 minutes, with --quick half a minute. Keep the machine quiet.`,
 	})
-	cmd.Flags().DurationVar(&o.Compute, "compute", 0, "how `long` each nbody computes; 0 is 10s, or a moment with --quick")
+	cmd.Flags().DurationVar(&m.o.Compute, "compute", 0, "how `long` each nbody computes; 0 is 10s, or a moment with --quick")
 	return cmd
 }
 
+// measuring is what a command that measures a suite needs.
+type measuring struct {
+	suite bench.Suite
+	o     bench.Options
+	out   outputs
+	// withoutRunsc is for suites of which no case runs it.
+	withoutRunsc bool
+}
+
 // measureCommand gives cmd the flags and the work of measuring a suite.
-func measureCommand(suite bench.Suite, o *bench.Options, cmd *cobra.Command) *cobra.Command {
-	var out outputs
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		names := suite.Names()
-		if !slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, o.Only) }) {
-			return usageError{fmt.Errorf("--only %q: there are %s", o.Only, strings.Join(names, ", "))}
-		}
-		if o.Rounds < 0 || o.Rounds > 1000 {
-			return usageError{fmt.Errorf("--rounds %d: accepted: 1 to 1000", o.Rounds)}
-		}
-		if o.Compute < 0 || o.Compute > time.Hour {
-			return usageError{fmt.Errorf("--compute %v: accepted: up to 1h", o.Compute)}
-		}
-		return measure(cmd, suite, *o, out)
-	}
-	f := cmd.Flags()
+func measureCommand(m *measuring, cmd *cobra.Command) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return m.run(cmd) }
+	m.addFlags(cmd.Flags())
+	m.out.addFlags(cmd.Flags())
+	return cmd
+}
+
+func (o *outputs) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.json, "json", "", "write the report to `FILE`")
+	f.StringVar(&o.plot, "plot", "", "draw the figures to `FILE`, a PNG picture")
+}
+
+func (m *measuring) addFlags(f *pflag.FlagSet) {
+	o := &m.o
 	f.StringVar(&o.Only, "only", "", "only the cases whose `name` holds this")
 	f.BoolVar(&o.Quick, "quick", false, "short runs that show that everything works, not figures to quote")
 	f.IntVar(&o.Rounds, "rounds", 0, "`rounds` of each case; 0 is 5, or 1 with --quick")
 	f.BoolVar(&o.NoPin, "no-pin", false, "let the kernel choose CPUs, instead of one for the server and one for the client")
-	f.StringVar(&out.json, "json", "", "write the report to `FILE`")
-	f.StringVar(&out.plot, "plot", "", "draw the ratios to `FILE`, a PNG picture")
 	f.StringVar(&o.Date, "date", "", "`date` to put into the report")
 	f.StringVar(&o.JunctionRun, "junction-run", beside("junction_run"), "`path` of junction_run")
-	f.StringVar(&o.Runsc, "runsc", beside("..", "build", "runsc"), "`path` of runsc, or none to leave it out")
-	return cmd
+	if !m.withoutRunsc {
+		f.StringVar(&o.Runsc, "runsc", beside("..", "build", "runsc"), "`path` of runsc, or none to leave it out")
+	}
 }
 
-func measure(cmd *cobra.Command, suite bench.Suite, o bench.Options, out outputs) (err error) {
+// check refuses what cannot be measured.
+func (m *measuring) check() error {
+	o, names := &m.o, m.suite.Names()
+	switch {
+	case !slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, o.Only) }):
+		return usageError{fmt.Errorf("--only %q: there are %s", o.Only, strings.Join(names, ", "))}
+	case o.Rounds < 0 || o.Rounds > 1000:
+		return usageError{fmt.Errorf("--rounds %d: accepted: 1 to 1000", o.Rounds)}
+	case o.Compute < 0 || o.Compute > time.Hour:
+		return usageError{fmt.Errorf("--compute %v: accepted: up to 1h", o.Compute)}
+	}
+	return nil
+}
+
+func (m *measuring) run(cmd *cobra.Command) (err error) {
+	if err := m.check(); err != nil {
+		return err
+	}
+	o := m.o
 	if o.JunctionRun, err = needProgram("junction-run", o.JunctionRun); err != nil {
 		return err
 	}
-	if o.Runsc == "none" {
+	switch {
+	case m.withoutRunsc || o.Runsc == "none":
 		o.Runsc = ""
-	} else if o.Runsc, err = needProgram("runsc", o.Runsc); err != nil {
-		return err
+	default:
+		if o.Runsc, err = needProgram("runsc", o.Runsc); err != nil {
+			return err
+		}
 	}
 	p := newProgress(os.Stderr)
 	o.Progress = p.show
-	report, err := suite.Run(cmd.Context(), o)
+	report, err := m.suite.Run(cmd.Context(), o)
 	p.end()
 	if err != nil {
 		return err
@@ -129,7 +149,7 @@ func measure(cmd *cobra.Command, suite bench.Suite, o bench.Options, out outputs
 	if err := report.WriteTable(cmd.OutOrStdout()); err != nil {
 		return err
 	}
-	if err := out.write(suite, report); err != nil {
+	if err := m.out.write(m.suite, report); err != nil {
 		return err
 	}
 	if report.Failed() {

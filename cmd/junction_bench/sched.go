@@ -2,32 +2,66 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"junction/internal/bench"
 	"junction/internal/bench/schedsim"
 )
 
 func schedCommand() *cobra.Command {
 	var o schedsim.Options
-	var out outputs
+	live := measuring{suite: bench.Sched, withoutRunsc: true}
+	var isLive bool
 	cmd := &cobra.Command{
 		Use:   "sched",
-		Short: "Compare policies of core scheduling in the simulator",
+		Short: "Compare policies of core scheduling in the simulator, or measure it live",
 		Long: `Sched simulates policies at several loads, and prints tables of tail latency, use
-of the cores and the cost of scheduling. It measures nothing of this machine.`,
-		RunE: func(cmd *cobra.Command, _ []string) error { return sweep(cmd, o, out) },
+of the cores and the cost of scheduling. It measures nothing of this machine.
+
+With --live it measures core scheduling of this machine's threads and instances,
+in alternating rounds, and which targets were met, beside figures that others
+have published of other hardware. junctiond, netserver and junction_policy lie
+beside junction_run.
+Cases: ` + strings.Join(bench.Sched.Names(), ", ") + `.
+All of them take some 10 minutes, with --quick 2. Keep the machine quiet.`,
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.Policies, "policies", nil, "`names` of policies; default all")
-	f.StringVar(&o.Workload, "workload", "rocksdb", "fixed, exp, rocksdb, bimodal or a `FILE`")
-	f.Float64SliceVar(&o.Loads, "loads", nil, "`loads` to offer; default 0.1 to 0.9")
-	f.IntVar(&o.Cores, "cores", 8, "`number` of cores")
-	f.StringVar(&o.Cost, "cost", "ghost", "what scheduling costs: `ghost`, stock or free")
-	f.Uint64Var(&o.Seed, "seed", 1, "`seed` of all that is random")
-	f.IntVar(&o.Requests, "requests", 200_000, "`number` of requests a point")
-	f.StringVar(&out.json, "json", "", "write the report to `FILE`")
-	f.StringVar(&out.plot, "plot", "", "draw the figures to `FILE`, a PNG picture")
+	f.BoolVar(&isLive, "live", false, "measure this machine; goes with the flags from --only on")
+	simulated := pflag.NewFlagSet("", pflag.ContinueOnError)
+	simulated.StringSliceVar(&o.Policies, "policies", nil, "`names` of policies; default all")
+	simulated.StringVar(&o.Workload, "workload", "rocksdb", "fixed, exp, rocksdb, bimodal or a `FILE`")
+	simulated.Float64SliceVar(&o.Loads, "loads", nil, "`loads` to offer; default 0.1 to 0.9")
+	simulated.IntVar(&o.Cores, "cores", 8, "`number` of cores")
+	simulated.StringVar(&o.Cost, "cost", "ghost", "what scheduling costs: `ghost`, stock or free")
+	simulated.Uint64Var(&o.Seed, "seed", 1, "`seed` of all that is random")
+	simulated.IntVar(&o.Requests, "requests", 200_000, "`number` of requests a point")
+	f.AddFlagSet(simulated)
+	measured := pflag.NewFlagSet("", pflag.ContinueOnError)
+	live.addFlags(measured)
+	f.AddFlagSet(measured)
+	live.out.addFlags(f)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		foreign, why := measured, "goes with --live"
+		if isLive {
+			foreign, why = simulated, "is the simulator's, without --live"
+		}
+		var err error
+		foreign.VisitAll(func(other *pflag.Flag) {
+			if other.Changed {
+				err = usageError{fmt.Errorf("--%s %s", other.Name, why)}
+			}
+		})
+		switch {
+		case err != nil:
+			return err
+		case isLive:
+			return live.run(cmd)
+		}
+		return sweep(cmd, o, live.out)
+	}
 	return cmd
 }
 

@@ -3,7 +3,6 @@ package plugin
 import (
 	"os"
 	"os/exec"
-	"slices"
 	"testing"
 	"time"
 
@@ -17,16 +16,12 @@ import (
 // serveEnv makes the test's program a policy's.
 const serveEnv = "JUNCTION_TEST_POLICY"
 
-// spinEnv is for how long it looks for work before it sleeps.
-const spinEnv = "JUNCTION_TEST_SPIN"
-
 func serveForTest() {
 	p, err := policies.New(os.Getenv(serveEnv), nil)
 	if err != nil {
 		panic(err)
 	}
-	spin, _ := time.ParseDuration(os.Getenv(spinEnv))
-	Serve(p, Options{Spin: spin})
+	Serve(p, Options{})
 }
 
 func startPolicy(t *testing.T, name string, page *Page) *Process {
@@ -157,84 +152,6 @@ func TestReplacement(t *testing.T) {
 	require.Equal(t, 400, p.done)
 	require.NoError(t, d.Close(p.now))
 	process.Kill()
-}
-
-// A decision of a policy in another process: from a thread's giving way, through
-// both rings, to its having the core again.
-func BenchmarkProcess(b *testing.B) {
-	page, err := NewPage()
-	require.NoError(b, err)
-	defer page.Close()
-	m, err := cs.NewMachine(1)
-	require.NoError(b, err)
-	e, err := m.NewEnclave(cs.FirstCPUs(1), cs.EnclaveOptions{Board: page})
-	require.NoError(b, err)
-	task, err := e.Enter(0, true, cs.Hints{})
-	require.NoError(b, err)
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), serveEnv+"=sol")
-	process, err := Start(cmd, page, os.Stderr)
-	require.NoError(b, err)
-	defer process.Kill()
-	d, err := process.Attach(0, e)
-	require.NoError(b, err)
-	await := func() {
-		for {
-			require.NoError(b, d.Step(0))
-			if m.Running(0) == task {
-				return
-			}
-			require.NoError(b, d.Wait())
-		}
-	}
-	await()
-	b.ReportAllocs()
-	for b.Loop() {
-		require.NoError(b, e.Yield(0, task))
-		await()
-		m.Actions()
-	}
-	require.NoError(b, d.Close(0))
-}
-
-// A message to a policy in another process, that sleeps or looks for it all the
-// time: from its being written until it has been read.
-func BenchmarkDelivery(b *testing.B) {
-	for _, spin := range []string{"0", "1h"} {
-		b.Run(map[string]string{"0": "sleeping", "1h": "spinning"}[spin], func(b *testing.B) {
-			page, err := NewPage()
-			require.NoError(b, err)
-			defer page.Close()
-			m, err := cs.NewMachine(1)
-			require.NoError(b, err)
-			e, err := m.NewEnclave(cs.FirstCPUs(1), cs.EnclaveOptions{})
-			require.NoError(b, err)
-			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), serveEnv+"=sol", spinEnv+"="+spin)
-			process, err := Start(cmd, page, os.Stderr)
-			require.NoError(b, err)
-			defer process.Kill()
-			d, err := process.Attach(0, e)
-			require.NoError(b, err)
-			require.NoError(b, d.Step(0))
-			var took []time.Duration
-			for b.Loop() {
-				from := time.Now()
-				require.NoError(b, d.Ping())
-				for all := false; !all; {
-					_, all, err = d.Progress()
-					require.NoError(b, err)
-				}
-				took = append(took, time.Since(from))
-			}
-			slices.Sort(took)
-			b.ReportMetric(0, "ns/op")
-			b.ReportMetric(float64(took[len(took)/10]), "p10-ns")
-			b.ReportMetric(float64(took[len(took)/2]), "p50-ns")
-			b.ReportMetric(float64(took[len(took)*99/100]), "p99-ns")
-			require.NoError(b, d.Close(0))
-		})
-	}
 }
 
 func TestStartErrors(t *testing.T) {

@@ -77,6 +77,8 @@ var (
 	Server = Suite{benchmarks: serverBenchmarks, anyCPU: true}
 	// Switch measures an instance that is switched between both modes.
 	Switch = Suite{benchmarks: switchBenchmarks, anyCPU: true, plot: writeSwitchPlot}
+	// Sched measures core scheduling of this machine's threads and instances.
+	Sched = Suite{benchmarks: schedBenchmarks, anyCPU: true, plot: writeSchedPlot}
 )
 
 // Names returns the names of the suite's cases.

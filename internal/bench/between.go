@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"net"
 	"strconv"
 	"time"
 
@@ -39,12 +38,9 @@ func runBetween(ctx context.Context, r *runner) error {
 // probeServer is probeTCP for a server that may be on the loopback device.
 func (r *runner) probeServer(port int) probe {
 	return func(ctx context.Context, s *server) error {
-		if !s.address().IsLoopback() {
-			return probeTCP(r.lab, port)(ctx, s)
-		}
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
-		c, err := r.lab.Server.DialContext(ctx, "tcp", net.JoinHostPort(s.address().String(), strconv.Itoa(port)))
+		c, err := r.dialer(s, port)(ctx)
 		if err != nil {
 			return err
 		}

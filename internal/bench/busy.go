@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 
 	"junction/internal/bench/load"
 	"junction/internal/monitor"
@@ -22,9 +23,7 @@ type busy struct {
 // loaded has use work with a load on the server: so many connections. Requests
 // that fail after use's last mark fail it.
 func (r *runner) loaded(ctx context.Context, s *server, port, connections int, exchange exchange, use func(*busy) error) error {
-	dial := func(ctx context.Context) (net.Conn, error) {
-		return r.lab.Client.DialContext(ctx, "tcp", hostPort(port))
-	}
+	dial := r.dialer(s, port)
 	e, err := exchange.learn(ctx, dial)
 	if err != nil {
 		return err
@@ -46,6 +45,17 @@ func (r *runner) loaded(ctx context.Context, s *server, port, connections int, e
 	}
 	_, err = faultless(last)
 	return err
+}
+
+// dialer connects to a server: from the client namespace, or from its own if it is
+// on the loopback device.
+func (r *runner) dialer(s *server, port int) func(context.Context) (net.Conn, error) {
+	from := r.lab.Client
+	if s.address().IsLoopback() {
+		from = r.lab.Server
+	}
+	to := net.JoinHostPort(s.address().String(), strconv.Itoa(port))
+	return func(ctx context.Context) (net.Conn, error) { return from.DialContext(ctx, "tcp", to) }
 }
 
 // warmRequests are made before anything counts.

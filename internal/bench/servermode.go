@@ -130,12 +130,17 @@ func (d *daemon) ready() error {
 }
 
 func (d *daemon) ask(ctx context.Context, verb string, v any) error {
+	return d.order(ctx, verb, nil, v)
+}
+
+// order is an operator's, with args unless they are nil.
+func (d *daemon) order(ctx context.Context, verb string, args, v any) error {
 	o, err := client.DialOperator(ctx, d.socket())
 	if err != nil {
 		return err
 	}
 	defer o.Close()
-	return o.Ask(ctx, verb, nil, v)
+	return o.Ask(ctx, verb, args, v)
 }
 
 // usage returns the CPU time of monitor and network server, and how many frames

@@ -94,25 +94,10 @@ func (l *Load) watch(fd, number int) error {
 	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(number)})
 }
 
-// open adds a connection, on a descriptor that Go's own poller does not know.
+// open adds a connection.
 func (l *Load) open(ctx context.Context, dial func(context.Context) (net.Conn, error), number int) error {
-	c, err := dial(ctx)
+	fd, err := dialFD(ctx, dial)
 	if err != nil {
-		return err
-	}
-	defer c.Close()
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return fmt.Errorf("%T is no TCP connection", c)
-	}
-	raw, err := tcp.SyscallConn()
-	if err != nil {
-		return err
-	}
-	fd := -1
-	var failed error
-	err = raw.Control(func(own uintptr) { fd, failed = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, failed); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -120,6 +105,27 @@ func (l *Load) open(ctx context.Context, dial func(context.Context) (net.Conn, e
 	l.alive++
 	l.mu.Unlock()
 	return l.watch(fd, number)
+}
+
+// dialFD opens a connection, on a descriptor that Go's own poller does not know.
+func dialFD(ctx context.Context, dial func(context.Context) (net.Conn, error)) (fd int, err error) {
+	c, err := dial(ctx)
+	if err != nil {
+		return -1, err
+	}
+	defer c.Close()
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return -1, fmt.Errorf("%T is no TCP connection", c)
+	}
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd = -1
+	var failed error
+	err = raw.Control(func(own uintptr) { fd, failed = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) })
+	return fd, errors.Join(err, failed)
 }
 
 // begin asks on all connections.
