@@ -57,7 +57,7 @@ stress-switch: deps ## an instance switched SWITCHES times each way under each l
 fuzz: ## each fuzz target for FUZZTIME
 	./scripts/fuzz.sh $(or $(FUZZTIME),30s)
 
-bench: deps build build/runsc ## benchmarks: tables; build/bench.json, server.json, switch.json and micro.json, with .png
+bench: deps build build/runsc ## benchmarks: tables; build/bench.json, server.json, switch.json, sched-live.json and micro.json, with .png
 	$(GO) test -run '^$$' -bench . -benchmem ./direct/... ./switch/... ./ipc ./portmap/... ./libos/netstack ./internal/lab/impair
 	$(BIN)/junction_bench run --junction-run $(BIN)/junction_run --runsc build/runsc \
 		--json build/bench.json --plot build/bench.png --date "$$(date -I)"
@@ -65,6 +65,8 @@ bench: deps build build/runsc ## benchmarks: tables; build/bench.json, server.js
 		--json build/server.json --plot build/server.png --date "$$(date -I)"
 	$(BIN)/junction_bench switch --junction-run $(BIN)/junction_run \
 		--json build/switch.json --plot build/switch.png --date "$$(date -I)"
+	$(BIN)/junction_bench sched --live --junction-run $(BIN)/junction_run \
+		--json build/sched-live.json --plot build/sched-live.png --date "$$(date -I)"
 	$(BIN)/junction_bench micro --junction-run $(BIN)/junction_run --runsc build/runsc \
 		--json build/micro.json --plot build/micro.png --date "$$(date -I)"
 

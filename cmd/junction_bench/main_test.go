@@ -35,6 +35,11 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"sched", "--cores", "0"}, exitUsage},
 		{[]string{"sched", "--policies", "lottery"}, exitFailed},
 		{[]string{"sched", "--policies", "sol,biff", "--loads", "0.5", "--requests", "1000"}, 0},
+		{[]string{"sched", "--quick"}, exitUsage},
+		{[]string{"sched", "--live", "--cores", "4"}, exitUsage},
+		{[]string{"sched", "--live", "--only", "nosuchcase"}, exitUsage},
+		{[]string{"sched", "--live", "--junction-run", missing}, exitFailed},
+		{[]string{"actor", "hero"}, exitFailed},
 	} {
 		require.Equal(t, c.want, run(c.args), "%q", c.args)
 	}

@@ -48,10 +48,6 @@ func TestMain(m *testing.M) {
 		crowd()
 	case "server":
 		answer()
-	case "stamps":
-		fatal(stamp())
-	case "idle":
-		fatal(idle())
 	case "execer":
 		fatal(execute())
 	}

@@ -167,3 +167,14 @@ func TestBundle(t *testing.T) {
 	network := spec.Linux.Namespaces[len(spec.Linux.Namespaces)-1]
 	require.Equal(t, l.Server.Path(), network.Path, "runsc takes the address from the lab's NIC")
 }
+
+// needScheduler skips where threads cannot be watched for reasons that are not ours.
+func needScheduler(t *testing.T) {
+	t.Helper()
+	if ns, err := os.Readlink("/proc/self/ns/pid"); err == nil && ns != "pid:[4026531836]" {
+		t.Skip("this is a PID namespace of its own; BPF programs see the host's numbers")
+	}
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
+		t.Skip("this kernel has no BTF (CONFIG_DEBUG_INFO_BTF):", err)
+	}
+}

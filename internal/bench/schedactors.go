@@ -142,3 +142,13 @@ func (r *runner) watch(ctx context.Context, length time.Duration, look func() er
 	}
 	return nil
 }
+
+// pass lets time pass.
+func (r *runner) pass(ctx context.Context, length time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(length):
+		return nil
+	}
+}

@@ -8,11 +8,12 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	cs "junction/coresched"
 	corepage "junction/coresched/instance"
+	"junction/coresched/live"
 	"junction/internal/bench/actors"
+	"junction/internal/monitor"
+	"junction/internal/monitor/client"
 	"junction/internal/monitor/wire"
 )
 
@@ -102,7 +103,7 @@ func last(all []actors.Moment, at time.Duration) (time.Duration, bool) {
 
 // handedOver pairs each moment at which one of two left the core with the next at
 // which the other one ran, if that one had wanted the core for some time.
-func handedOver(b *actors.Board, rests time.Duration, took []time.Duration) []time.Duration {
+func handedOver(b *actors.Board, rests time.Duration) (took []time.Duration) {
 	for i := range b.Actors {
 		_, leaves := b.Actors[i].Leaves.Since(0, nil)
 		_, others := b.Actors[1-i].Leaves.Since(0, nil)
@@ -119,6 +120,18 @@ func handedOver(b *actors.Board, rests time.Duration, took []time.Duration) []ti
 		}
 	}
 	return took
+}
+
+// collected returns what was seen in a time, or in a longer one until there is
+// something.
+func (r *runner) collected(ctx context.Context, seen func() []time.Duration) (took []time.Duration, err error) {
+	for len(took) == 0 {
+		if err := r.pass(ctx, r.length(handoffLength)); err != nil {
+			return nil, errors.Join(errNothingSeen, err)
+		}
+		took = seen()
+	}
+	return took, nil
 }
 
 // scheduled has use work with a monitor, an enclave of one core under a policy,
@@ -165,11 +178,8 @@ func (r *runner) pushed(ctx context.Context, d *daemon, path string, use func() 
 func threadsCooperate(ctx context.Context, r *runner) (took []time.Duration, err error) {
 	err = r.scheduled(ctx, named("fifo-central"), func(d *daemon, path string, b *actors.Board) error {
 		return r.pushed(ctx, d, path, func() error {
-			if err := r.watch(ctx, r.length(handoffLength), func() error { return nil }); err != nil {
-				return err
-			}
-			took = handedOver(b, actors.ThreadSleeps, nil)
-			return nil
+			took, err = r.collected(ctx, func() []time.Duration { return handedOver(b, actors.ThreadSleeps) })
+			return err
 		}, "sleeping")
 	})
 	return took, err
@@ -178,11 +188,8 @@ func threadsCooperate(ctx context.Context, r *runner) (took []time.Duration, err
 func threadsForced(ctx context.Context, r *runner) (took []time.Duration, err error) {
 	err = r.scheduled(ctx, func(board string) []string { return append(r.o.actorProgram(), "rotor", board) }, func(d *daemon, path string, b *actors.Board) error {
 		return r.pushed(ctx, d, path, func() error {
-			if err := r.watch(ctx, r.length(handoffLength), func() error { return nil }); err != nil {
-				return err
-			}
-			took = obeyed(b)
-			return nil
+			took, err = r.collected(ctx, func() []time.Duration { return obeyed(b) })
+			return err
 		})
 	})
 	return took, err
@@ -236,18 +243,15 @@ func instancesCooperate(ctx context.Context, r *runner) (took []time.Duration, e
 			}
 			defer a.end()
 		}
-		if err := r.watch(ctx, r.length(handoffLength), func() error { return nil }); err != nil {
-			return err
-		}
-		took = handedOver(b, actors.RelayRests, nil)
-		return nil
+		took, err = r.collected(ctx, func() []time.Duration { return handedOver(b, actors.RelayRests) })
+		return err
 	})
 	return took, err
 }
 
 // against has use work while an instance computes for ever on the core that another
 // one serves on, when it is told to.
-func (r *runner) against(ctx context.Context, burns, serves actors.Light, use func(burner, server *actor, b *actors.Board) error) error {
+func (r *runner) against(ctx context.Context, burns, serves actors.Light, use func(d *daemon, server *actor, b *actors.Board) error) error {
 	return r.scheduled(ctx, named("ias"), func(d *daemon, path string, b *actors.Board) error {
 		burner, err := r.light(ctx, d, "burner", burns)
 		if err != nil {
@@ -260,7 +264,7 @@ func (r *runner) against(ctx context.Context, burns, serves actors.Light, use fu
 			return err
 		}
 		defer server.end()
-		return use(burner, server, b)
+		return use(d, server, b)
 	})
 }
 
@@ -286,7 +290,7 @@ func (r *runner) serveOnce(ctx context.Context, server *actor, runs *actors.Mome
 func instanceWakes(ctx context.Context, r *runner) (took []time.Duration, err error) {
 	err = r.against(ctx, actors.Light{Name: "batch", BestEffort: true},
 		actors.Light{Name: "server", Guaranteed: 1, Computes: 100 * time.Microsecond},
-		func(_, server *actor, b *actors.Board) error {
+		func(_ *daemon, server *actor, b *actors.Board) error {
 			var seen uint64
 			return r.watch(ctx, r.length(handoffLength), func() error {
 				asked, ran, err := r.serveOnce(ctx, server, &b.Actors[0].Runs, &seen)
@@ -299,18 +303,23 @@ func instanceWakes(ctx context.Context, r *runner) (took []time.Duration, err er
 
 func instanceForced(ctx context.Context, r *runner) (took []time.Duration, err error) {
 	const wants = 20 * time.Millisecond // longer than the other one has to yield
-	err = r.against(ctx, actors.Light{Name: "greedy"}, actors.Light{Name: "server", Guaranteed: 1, Computes: wants},
-		func(burner, server *actor, b *actors.Board) error {
+	greedy := actors.Light{Name: "greedy"}
+	err = r.against(ctx, greedy, actors.Light{Name: "server", Guaranteed: 1, Computes: wants},
+		func(d *daemon, server *actor, b *actors.Board) (err error) {
+			o, err := client.DialOperator(ctx, d.socket())
+			if err != nil {
+				return err
+			}
+			defer o.Close()
 			var seen uint64
 			return r.watch(ctx, r.length(handoffLength), func() error {
-				if err := held(ctx, burner, false); err != nil {
+				if err := held(ctx, o, greedy.Name, false); err != nil {
 					return err
 				}
-				_, _, err := r.serveOnce(ctx, server, &b.Actors[0].Runs, &seen)
-				if err != nil {
+				if _, _, err := r.serveOnce(ctx, server, &b.Actors[0].Runs, &seen); err != nil {
 					return err
 				}
-				if err := held(ctx, burner, true); err != nil {
+				if err := held(ctx, o, greedy.Name, true); err != nil {
 					return err
 				}
 				at := actors.Clock()
@@ -324,17 +333,14 @@ func instanceForced(ctx context.Context, r *runner) (took []time.Duration, err e
 }
 
 // held waits until an instance is held by the kernel, or is not.
-func held(ctx context.Context, a *actor, want bool) error {
+func held(ctx context.Context, o *client.Operator, name string, want bool) error {
 	for {
-		attr, err := unix.SchedGetAttr(a.cmd.Process.Pid, 0)
-		if err != nil {
-			return err
-		}
-		if attr.Policy == unix.SCHED_IDLE == want {
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
+		var top monitor.SchedTop
+		if err := o.Ask(ctx, wire.SchedLook, nil, &top); err != nil {
 			return errors.Join(errNothingSeen, err)
+		}
+		if slices.ContainsFunc(top.Instances, func(i live.InstanceStatus) bool { return i.Name == name && i.Held == want }) {
+			return nil
 		}
 		const soon = 100 * time.Microsecond
 		time.Sleep(soon)

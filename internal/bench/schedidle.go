@@ -52,8 +52,7 @@ func (r *runner) idleCrowd(ctx context.Context, sys System, n int) error {
 			}
 			defer end()
 		}
-		rest := func(long time.Duration) error { return r.watch(ctx, long, func() error { return nil }) }
-		if err := rest(r.length(3 * time.Second)); err != nil { // in which they come to rest: what is measured is a rate
+		if err := r.pass(ctx, r.length(3*time.Second)); err != nil { // in which they come to rest: what is measured is a rate
 			return err
 		}
 		before, err := d.schedulerCPU(ctx)
@@ -61,7 +60,7 @@ func (r *runner) idleCrowd(ctx context.Context, sys System, n int) error {
 			return err
 		}
 		from := time.Now()
-		if err := rest(r.length(5 * time.Second)); err != nil {
+		if err := r.pass(ctx, r.length(5*time.Second)); err != nil {
 			return err
 		}
 		took := time.Since(from)

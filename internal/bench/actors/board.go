@@ -27,7 +27,8 @@ type Moment struct {
 	Who int
 }
 
-func (m *Moments) add(at time.Duration, who int) {
+// Add notes a moment.
+func (m *Moments) Add(at time.Duration, who int) {
 	n := m.count.Load()
 	m.at[n%depth].Store(int64(at))
 	m.who[n%depth].Store(int32(who))

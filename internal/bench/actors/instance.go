@@ -103,9 +103,9 @@ func relay(l *Light, me *Actor, t *corepage.Taker) {
 			}
 		}
 		t.Settle(g.Seq)
-		me.Runs.add(Clock(), 0)
+		me.Runs.Add(Clock(), 0)
 		compute(l.Computes)
-		me.Leaves.add(Clock(), 0)
+		me.Leaves.Add(Clock(), 0)
 		t.Show(corepage.Demand{}, true)
 		// The core is gone when the grant says so; else the next one would be the last.
 		for g = t.Grant(); g.Kthreads > 0; g = t.Grant() {
@@ -151,8 +151,8 @@ func server(l *Light, me *Actor, t *corepage.Taker) {
 		}
 		now := Clock()
 		t.Show(corepage.Demand{Want: 1}, true)
-		me.Runs.add(now, 0)
-		me.Leaves.add(Clock(), 0)
+		me.Runs.Add(now, 0)
+		me.Leaves.Add(Clock(), 0)
 		compute(l.Computes)
 		t.Show(corepage.Demand{}, true)
 	}
@@ -240,7 +240,7 @@ func taker(args []string) error {
 	for seq := t.Grant().Seq; t.Wait() == nil; {
 		if g := t.Grant(); g.Seq != seq {
 			seq = g.Seq
-			b.Actors[0].Runs.add(Clock(), 0)
+			b.Actors[0].Runs.Add(Clock(), 0)
 		}
 	}
 	return nil

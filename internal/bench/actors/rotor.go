@@ -69,7 +69,7 @@ func (p *rotorPolicy) Schedule(_ cs.CPU, now cs.Time, b *cs.Batch) {
 	p.waiting = p.waiting[1:]
 	b.Run(c, who)
 	if running != cs.NoTask {
-		p.board.Decided.add(now, slices.Index(p.tasks, who))
+		p.board.Decided.Add(now, slices.Index(p.tasks, who))
 	}
 }
 

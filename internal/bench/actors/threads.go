@@ -43,11 +43,11 @@ func (a *Actor) watch(sleeps bool) {
 	for last := began; ; {
 		now := Clock()
 		if now-last > noticed {
-			a.Runs.add(now, 0)
+			a.Runs.Add(now, 0)
 		}
 		last = now
 		if sleeps && now-began > ThreadComputes {
-			a.Leaves.add(Clock(), 0)
+			a.Leaves.Add(Clock(), 0)
 			asleep(ThreadSleeps)
 			began = Clock()
 		}
