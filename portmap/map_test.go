@@ -121,7 +121,6 @@ func TestSameCallsSameResults(t *testing.T) {
 			}
 		}
 		all = append(all, m.Changes()...)
-		require.NoError(t, m.Steer(2, table.Direct))
 		require.NoError(t, m.Advance(time.Second))
 		m.Leave(2)
 		m.Leave(1)

@@ -363,23 +363,6 @@ func (m *model) expire() {
 	m.settle()
 }
 
-func (m *model) steer(id Instance, mode table.Mode) unix.Errno {
-	l := m.joined(id)
-	if l == nil {
-		return unix.ESRCH
-	}
-	l.Mode = mode
-	for a := range l.modes {
-		l.modes[a] = mode
-	}
-	for e := range m.mode {
-		if m.owner(e) == id {
-			m.mode[e] = mode
-		}
-	}
-	return 0
-}
-
 // check compares the table with what the model expects everywhere.
 func (m *model) check(t *rapid.T, view *table.View) {
 	for _, proto := range worldProtos {

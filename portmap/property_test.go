@@ -1,7 +1,6 @@
 package portmap
 
 import (
-	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -92,13 +91,8 @@ func (d *driver) step(op int) {
 	case op < 90:
 		wait := draw(d, []time.Duration{0, 1, 5, 1000})
 		d.same(d.model.close(id, sock, wait), d.m.Close(id, sock, wait))
-	case op < 94:
-		d.advance()
-	case op < 96:
-		mode := draw(d, worldModes)
-		d.same(d.model.steer(id, mode), d.m.Steer(id, mode))
 	default:
-		d.steerPort(id)
+		d.advance()
 	}
 }
 
@@ -178,21 +172,4 @@ func (d *driver) settle(id Instance) {
 	d.model.unkeep(func(_ endpoint, owner Instance) bool { return owner == id })
 	d.model.leases[id].Returning = false
 	require.NoError(d.t, d.m.Settle(id))
-}
-
-func (d *driver) steerPort(id Instance) {
-	e := endpoint{draw(d, worldProtos), draw(d, worldAddrs), draw(d, worldPorts)}
-	mode := draw(d, worldModes)
-	err := d.m.SteerPort(id, e.proto, netip.AddrPortFrom(e.addr, e.port), mode)
-	switch {
-	case d.model.joined(id) == nil:
-		d.same(unix.ESRCH, err)
-	case !slices.Contains(worldShared, e.addr):
-		d.same(unix.EINVAL, err)
-	case d.model.owner(e) != id:
-		d.same(unix.EADDRNOTAVAIL, err)
-	default:
-		d.same(0, err)
-		d.model.mode[e] = mode
-	}
 }

@@ -23,7 +23,6 @@ import (
 //	bind INST SOCK PROTO ADDR:PORT [reuseaddr] [reuseport] [v6only] [uid=N] [connect|send]
 //	listen INST SOCK | unlisten INST SOCK | close INST SOCK [D]
 //	advance D
-//	steer INST MODE [PROTO ADDR:PORT]
 //	lookup PROTO ADDR:PORT
 type script struct {
 	t      require.TestingT
@@ -150,8 +149,6 @@ func (s *script) instanceCommand(name string, id Instance, a *args) (string, err
 		return "ok", a.do(func() error { s.m.Leave(id); return nil })
 	case "settle":
 		return "ok", a.do(func() error { return s.m.Settle(id) })
-	case "steer":
-		return s.steer(id, a)
 	case "bind":
 		r := a.request()
 		var got netip.AddrPort
@@ -168,15 +165,6 @@ func (s *script) instanceCommand(name string, id Instance, a *args) (string, err
 	}
 	a.fail("unknown command")
 	return "", nil
-}
-
-func (s *script) steer(id Instance, a *args) (string, error) {
-	mode := a.mode(a.next())
-	if len(a.words) == 0 {
-		return "ok", a.do(func() error { return s.m.Steer(id, mode) })
-	}
-	proto, ep := a.proto(), a.endpoint()
-	return "ok", a.do(func() error { return s.m.SteerPort(id, proto, ep, mode) })
 }
 
 // restart is a new monitor that takes the table over.

@@ -32,7 +32,7 @@ func TestTranscripts(t *testing.T) {
 // FuzzScript runs any commands and checks that the state stays consistent.
 func FuzzScript(f *testing.F) {
 	f.Add("new 198.18.0.1 range=5000-5001\njoin 1 198.18.0.1 198.19.0.1\nbind 1 1 tcp 0.0.0.0:0\nlisten 1 1\nclose 1 1 60s\nadvance 1h")
-	f.Add("new 198.18.0.1 fd00::1\njoin 1 fd00::1\nbind 1 1 udp [::]:53 reuseport v6only uid=3\nsteer 1 direct\nrestart\nleave 1")
+	f.Add("new 198.18.0.1 fd00::1\njoin 1 fd00::1\nbind 1 1 udp [::]:53 reuseport v6only uid=3\nrestart\nleave 1")
 	f.Add("new 198.18.0.1 slots=32\njoin 2 198.18.0.1 fd00::3 mode=direct maxports=1\nbind 2 7 tcp 0.0.0.0:80\nrestart\njoin 2 198.18.0.1\nsettle 2")
 	f.Fuzz(func(t *testing.T, text string) {
 		s := &script{t: t}

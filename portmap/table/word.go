@@ -15,7 +15,8 @@ type Word uint64
 // MaxOwner is the largest number that a Word's owner field holds.
 const MaxOwner = 1<<24 - 1
 
-// Mode says where frames to an endpoint go.
+// Mode says where frames to an endpoint go by themselves. Whether those of its owner
+// go to a device of the owner's instead, who steers them decides (direct/steer).
 type Mode uint8
 
 // The modes.
