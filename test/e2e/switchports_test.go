@@ -21,7 +21,7 @@ import (
 // counters of queue and network server then say what carried what. A port of the list
 // may be opened late, and again.
 func TestSwitchPorts(t *testing.T) {
-	rounds := switches(t)
+	rounds := max(3, switches(t)/2)
 	eachServerRig(t, func(t *testing.T, r *rig) {
 		load := new(running)
 		load.it = r.startNamed("it", guest, "echo", ":7", ":8")
