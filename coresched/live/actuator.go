@@ -153,7 +153,7 @@ func New(o Options) (*Actuator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("core scheduling: %w", err)
 	}
-	g, err := startGuard(exec.Command(o.Guard[0], o.Guard[1:]...))
+	g, err := startGuard(exec.Command(o.Guard[0], o.Guard[1:]...), w)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("core scheduling: %w", err), w.close())
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	cs "junction/coresched"
@@ -57,9 +58,15 @@ type guard struct {
 	err   error // once it has ended
 }
 
-// startGuard starts cmd, a program that calls Guard with its standard input.
-func startGuard(cmd *exec.Cmd) (*guard, error) {
-	cmd.Stderr = os.Stderr
+// startGuard starts cmd, a program that calls Guard with its standard input. It has
+// the watcher's map and BPF programs as well.
+func startGuard(cmd *exec.Cmd, w *watcher) (*guard, error) {
+	files, err := w.share()
+	if err != nil {
+		return nil, fmt.Errorf("start the guard: %w", err)
+	}
+	defer closeAll(files)
+	cmd.Stderr, cmd.ExtraFiles = os.Stderr, files
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true} // a ^C is for the actuator
 	pipe, err := cmd.StdinPipe()
 	if err != nil {
@@ -132,7 +139,12 @@ type taken struct {
 func Guard(in *os.File) error {
 	// Who ends all of a service's processes at once ends the actuator too.
 	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
-	g := listener{fd: int(in.Fd()), threads: map[int]taken{}}
+	watched, err := ebpf.NewMapFromFD(sharedMap)
+	if err != nil {
+		return fmt.Errorf("descriptor %d is no map of threads: %w", sharedMap, err)
+	}
+	defer watched.Close()
+	g := listener{fd: int(in.Fd()), threads: map[int]taken{}, watched: watched}
 	actuator, last := suspect{pid: os.Getppid()}, time.Now()
 	for wait := late; ; {
 		if len(g.threads) == 0 && g.keep == "" {
@@ -160,8 +172,9 @@ func Guard(in *os.File) error {
 type listener struct {
 	fd      int
 	threads map[int]taken
-	keep    string // the beginning of our cpusets' names; empty: there are none
-	part    []byte // of a line
+	watched *ebpf.Map // all threads, also those of which nobody told
+	keep    string    // the beginning of our cpusets' names; empty: there are none
+	part    []byte    // of a line
 }
 
 // maxNote is how long a line is at most: one that is longer is none of ours.
@@ -243,20 +256,20 @@ func (l *listener) heed(n *note) {
 // which ones; what takes longer comes last.
 func (l *listener) restore(why string) error {
 	if l.keep == "" {
-		return restoreAll(l.threads, why)
+		return l.restoreAll(why)
 	}
 	h, owner := home{dir: filepath.Dir(l.keep)}, strings.TrimSuffix(filepath.Base(l.keep), ".")
 	dirs, err := h.owned(owner)
 	if err == nil {
 		err = h.widenAll(dirs)
 	}
-	return errors.Join(err, restoreAll(l.threads, why), h.clear(owner))
+	return errors.Join(err, l.restoreAll(why), h.clear(owner))
 }
 
-func restoreAll(threads map[int]taken, why string) error {
+func (l *listener) restoreAll(why string) error {
 	var errs []error
 	from, restored := time.Now(), 0
-	for tid, t := range threads {
+	for tid, t := range l.threads {
 		if s, err := readStatAlone(tid); err != nil || s.started != t.started {
 			continue // it has ended, and its number may be somebody else's
 		}
@@ -269,7 +282,9 @@ func restoreAll(threads map[int]taken, why string) error {
 		}
 		restored++
 	}
-	if restored > 0 {
+	n, err := restoreStrays(l.watched, l.threads)
+	errs = append(errs, err)
+	if restored += n; restored > 0 {
 		fmt.Fprintf(os.Stderr, "core scheduling's guard: %d threads restored in %v: %s\n", restored, time.Since(from), why)
 	}
 	return errors.Join(errs...)

@@ -50,6 +50,8 @@ func TestMain(m *testing.M) {
 		answer()
 	case "execer":
 		fatal(execute())
+	case "maker":
+		makeThreads()
 	}
 }
 

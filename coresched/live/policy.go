@@ -17,7 +17,7 @@ func (a *Actuator) needGuard() error {
 	if !a.guard.gone() {
 		return nil
 	}
-	g, err := startGuard(exec.Command(a.opts.Guard[0], a.opts.Guard[1:]...))
+	g, err := startGuard(exec.Command(a.opts.Guard[0], a.opts.Guard[1:]...), a.watch)
 	if err != nil {
 		return fmt.Errorf("the guard of core scheduling has ended; without one threads might never be restored: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -30,6 +31,66 @@ func execute() error {
 	}()
 	runtime.LockOSThread()
 	return <-said
+}
+
+// makeThreads makes threads that last, one after the other, on a word.
+func makeThreads() {
+	there := make(chan struct{})
+	last := func() { runtime.LockOSThread(); close(there); select {} }
+	go last() // Go has a thread for making others from now on
+	<-there
+	fmt.Println("ready")
+	in := bufio.NewReader(os.Stdin)
+	_, _ = in.ReadString('\n')
+	go func() {
+		for range 3000 {
+			there = make(chan struct{})
+			go last()
+			<-there
+			time.Sleep(2 * time.Millisecond)
+		}
+	}()
+	_, _ = io.Copy(io.Discard, in)
+}
+
+// The actuator is killed, or stands still, while threads make others: those of
+// which nobody told the guard are restored, too.
+func TestStraysAreRestored(t *testing.T) {
+	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGSTOP} {
+		t.Run(unix.SignalName(signal), func(t *testing.T) {
+			needHost(t)
+			made, in, out := converse(t, nil, role("maker")...)
+			require.True(t, out.Scan())
+			argv, before := append(role("actuator"), oneCore(t).String()), original{}
+			for tid := range threadsInProc(t, made.Process.Pid) {
+				before = originals(t, []int{tid})[0]
+				argv = append(argv, strconv.Itoa(tid))
+			}
+			cmd, out := command(t, argv...)
+			require.True(t, out.Scan())
+			require.Equal(t, "pushed", out.Text())
+			_, err := io.WriteString(in, "go\n")
+			require.NoError(t, err)
+			eventually(t, "others are made, and taken", func() bool {
+				all, taken := threadsInProc(t, made.Process.Pid), 0
+				for tid := range all {
+					if o, err := readOriginal(tid); err == nil && o != before {
+						taken++
+					}
+				}
+				return len(all) > 30 && taken > len(all)/2
+			})
+			require.NoError(t, cmd.Process.Signal(signal))
+			eventually(t, "all are restored", func() bool {
+				for tid := range threadsInProc(t, made.Process.Pid) {
+					if o, err := readOriginal(tid); err == nil && o != before {
+						return false
+					}
+				}
+				return true
+			})
+		})
+	}
 }
 
 // inProc tells whether an actuator has those threads of a process that /proc has.
