@@ -49,6 +49,8 @@ type NICReport struct {
 	NativeXDP bool `json:"native_xdp"`
 	ZeroCopy  bool `json:"zero_copy"`
 	Frags     bool `json:"frags"`
+	// What the NIC could steer by itself, which is not used.
+	nic.Hardware
 }
 
 // Probe finds out what this host, and the NIC name unless it is empty, offer.
@@ -136,6 +138,7 @@ func probeNIC(name string) *NICReport {
 	}
 	defer l.Close()
 	r := &NICReport{Name: name, Usable: offer(l.Usable()), Kind: l.Type(), MTU: l.Attrs().MTU, Queues: l.Attrs().NumRxQueues}
+	r.Hardware = l.Hardware()
 	f := xdpFeatures(l.Attrs().Index)
 	const basic, redirect, zeroCopy, frags = 1, 2, 8, 32 // enum netdev_xdp_act, linux/netdev.h
 	r.NativeXDP, r.ZeroCopy, r.Frags = f&(basic|redirect) == basic|redirect, f&zeroCopy != 0, f&frags != 0

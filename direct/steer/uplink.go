@@ -73,6 +73,9 @@ func Open(ctx context.Context, o Options) (*Uplink, error) {
 		l.Close()
 		return nil, fmt.Errorf("%w: AF_XDP on %s would be on the host's side of the TAP", nic.ErrUnsupported, o.NIC)
 	}
+	if unused := l.Hardware().Unused(); unused != "" {
+		l.Warn("%s", unused)
+	}
 	s := setting{tables: o.Tables, mac: o.MAC, index: l.Attrs().Index, vfs: o.VFs}
 	if s.mac == nil {
 		s.mac = l.Attrs().HardwareAddr
