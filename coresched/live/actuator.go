@@ -87,6 +87,10 @@ type Actuator struct {
 	// +checklocks:mu
 	keeping int // cores of so many enclaves, or they are being given back
 
+	groups *groups // nil: none here
+	// +checklocks:mu
+	groupsMade uint64
+
 	orders  sync.Mutex // that keep cores: one at a time; taken before mu
 	watch   *watcher
 	helpers sync.WaitGroup
@@ -163,6 +167,11 @@ func New(o Options) (*Actuator, error) {
 		former:    map[int]original{}, programs: map[int]*program{}, watch: w, guard: g, done: make(chan struct{}),
 		stir: make(chan struct{}, 1),
 	}
+	if a.groups, err = openGroups(); err != nil {
+		o.Logger.Warn("best effort is only SCHED_IDLE; on Linux 6.6 and later others may wait for milliseconds", "error", err)
+	} else if err := a.groups.sweep("/"); err != nil {
+		o.Logger.Warn("remove CPU cgroups that a former monitor left", "error", err)
+	}
 	a.helpers.Go(a.heedEvents)
 	a.helpers.Go(a.watchdog)
 	return a, nil
@@ -205,7 +214,7 @@ func (a *Actuator) Close() error {
 	errs = append(errs, a.watch.reader.Flush()) // what has happened is heeded to the end
 	a.helpers.Wait()
 	g, _ := a.now()
-	return errors.Join(append(errs, a.watch.close(), g.close())...)
+	return errors.Join(append(errs, a.watch.close(), g.close(), a.groups.close())...)
 }
 
 // Create makes an enclave of cores that belong to none yet. timeout is how long

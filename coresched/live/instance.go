@@ -20,14 +20,16 @@ import (
 // kernel is told is what has to hold before that, and against one that does not
 // comply:
 //
-//   - Best effort is SCHED_IDLE: on a core that a latency-critical instance also
-//     uses, the kernel lets that one in when it wakes, before any policy knows. What
-//     the latter leaves of its cores is lent to best effort.
-//   - A latency-critical instance may begin with one kthread before it is granted
-//     any: the policy hears of it meanwhile. If it then does not get a core, it is
-//     SCHED_IDLE until it does.
+//   - Best effort lies in a CPU cgroup that is idle, or else is SCHED_IDLE
+//     (idlegroup.go): on a core that a latency-critical instance also uses, the
+//     kernel lets that one in when it wakes, before any policy knows. What the latter
+//     leaves of its cores is lent to best effort.
+//   - A latency-critical instance may begin with the kthreads that it is guaranteed,
+//     and with one in any case, before it has cores: the policy hears of it meanwhile.
+//     One that is guaranteed none and then gets no core is SCHED_IDLE until it does.
 //   - Who keeps more threads executing than it was granted, for longer than
-//     yieldTime, is bound to the cores that it has, or is SCHED_IDLE.
+//     yieldTime, is bound to the cores that it has, or is SCHED_IDLE, but never to
+//     less than it is guaranteed.
 
 // yieldTime is how long an instance has to comply with a grant, and how long one
 // without a core is let run as if it had one.
@@ -83,6 +85,7 @@ type inst struct {
 	touched  bool // its grant may have changed
 	left     bool
 	host     hostSched // how its threads are scheduled now
+	group    string    // its CPU cgroup, or ""
 	timer    *time.Timer
 	// counts
 	grants, forces, denials uint64
@@ -128,11 +131,12 @@ func (a *Actuator) Join(name string, g *instance.Giver, o InstanceOptions) error
 	if i.original, err = a.admit(n, o.PID); err != nil {
 		return err
 	}
-	i.host = hostSched{i.original.policy, i.original.cpus}
+	i.host = hostSched{class: i.original.policy, cores: i.original.cpus}
 	if err := a.take(i, min(o.Kthreads, cpus.Len())); err != nil {
 		return errors.Join(err, a.scatter(i))
 	}
 	a.instances.all[i] = struct{}{}
+	a.regroup(i)
 	a.stirUp()
 	i.timer = time.AfterFunc(time.Hour, func() { a.enforce(i) })
 	i.timer.Stop()
@@ -233,6 +237,7 @@ func (a *Actuator) follow(i *inst) {
 		if err != nil || i.left {
 			a.leave(i)
 			a.mu.Unlock()
+			a.endGroup(i)
 			if err := i.giver.Close(); err != nil {
 				a.opts.Logger.Warn("close an instance's page", "instance", i.Name, "error", err)
 			}
@@ -388,7 +393,7 @@ func (a *Actuator) grant(i *inst) {
 	switch {
 	case !i.adopted:
 	case i.Class == cs.LatencyCritical:
-		n = max(1, has)
+		n = max(1, i.Guaranteed, has)
 	default:
 		n = min(i.Kthreads, has+a.lent(i.enclave))
 	}
@@ -402,9 +407,16 @@ func (a *Actuator) grant(i *inst) {
 		i.grants++
 	}
 	a.applyHost(i)
-	if i.adopted && (less || has == 0 && i.want > 0 && !i.denied) {
+	if i.adopted && (less || i.deniable() && !i.denied) {
 		i.timer.Reset(yieldTime)
 	}
+}
+
+// deniable tells whether an instance that wants a core has none, and was promised
+// none either.
+func (i *inst) deniable() bool {
+	_, has := i.cores()
+	return has == 0 && i.want > 0 && i.Guaranteed == 0
 }
 
 // enforce has the kernel do what an instance did not do by itself.
@@ -422,7 +434,7 @@ func (a *Actuator) enforce(i *inst) {
 			i.giver.Report(false)
 		}
 	}
-	if _, has := i.cores(); has == 0 && i.want > 0 && !i.denied {
+	if i.deniable() && !i.denied {
 		i.denied = true
 		i.denials++
 	}
@@ -459,10 +471,11 @@ type InstanceStatus struct {
 	Class      string `json:"class"` // lc or be
 	Kthreads   int    `json:"kthreads"`
 	Guaranteed int    `json:"guaranteed"`
-	Want       int    `json:"want"`    // kthreads
-	Granted    int    `json:"granted"` // how many threads it may have execute
-	Cores      string `json:"cores"`   // that it has
-	Held       bool   `json:"held"`    // by the kernel: SCHED_IDLE without a core, or bound to those it has
+	Want       int    `json:"want"`            // kthreads
+	Granted    int    `json:"granted"`         // how many threads it may have execute
+	Cores      string `json:"cores"`           // that it has
+	Held       bool   `json:"held"`            // by the kernel: SCHED_IDLE without a core, or bound to those it has
+	Group      string `json:"group,omitempty"` // its CPU cgroup, if it is best effort
 	GrantedUS  int64  `json:"granted_us"`
 	Grants     uint64 `json:"grants"` // changes
 	Forces     uint64 `json:"forces"` // not complied with in time
@@ -478,7 +491,7 @@ func (a *Actuator) Instances() []InstanceStatus {
 		cores, _ := i.cores()
 		s := InstanceStatus{
 			Name: i.Name, PID: i.PID, Enclave: i.enclave.name, Class: i.Class.String(), Kthreads: i.Kthreads, Guaranteed: i.Guaranteed,
-			Want: i.want, Granted: i.granted, Cores: cores.String(), Held: i.denied || i.forced,
+			Want: i.want, Granted: i.granted, Cores: cores.String(), Held: i.denied || i.forced, Group: i.group,
 			Grants: i.grants, Forces: i.forces, Denials: i.denials,
 		}
 		for _, k := range i.kthreads {
@@ -490,22 +503,24 @@ func (a *Actuator) Instances() []InstanceStatus {
 	return all
 }
 
-// idleClass tells whether an instance is to have only what nobody else wants.
+// idleClass tells whether an instance is SCHED_IDLE, for it is to have only what
+// nobody else wants. Best effort is not where its group sees to that: both together
+// are as bad as the class alone.
 func (i *inst) idleClass() bool {
 	_, has := i.cores()
-	return i.Class == cs.BestEffort || i.denied || i.forced && has == 0
+	return i.Class == cs.BestEffort && i.group == "" || i.denied || i.forced && has == 0 && i.Guaranteed == 0
 }
 
 // wantHost is how the instance's threads are to be scheduled.
 func (i *inst) wantHost() hostSched {
 	if !i.adopted {
-		return hostSched{i.policy, i.cpus}
+		return hostSched{class: i.policy, cores: i.cpus}
 	}
-	h := hostSched{i.policy, i.enclave.e.CPUs()}
+	h := hostSched{class: i.policy, cores: i.enclave.e.CPUs(), idle: i.group != ""}
 	if i.idleClass() {
 		h.class = unix.SCHED_IDLE
 	}
-	if cores, has := i.cores(); i.forced && has > 0 {
+	if cores, has := i.cores(); i.forced && has > 0 && has >= i.Guaranteed {
 		h.cores = cores
 	}
 	return h

@@ -42,6 +42,8 @@ func TestMain(m *testing.M) {
 		work()
 	case "actuator":
 		fatal(actuate())
+	case "sharer":
+		fatal(share())
 	case "hinter":
 		fatal(giveHints())
 	case "crowd":

@@ -33,6 +33,12 @@ func (a *Actuator) needGuard() error {
 		if err := g.takeProcess(i.PID, i.started, &i.original); err != nil {
 			return errors.Join(fmt.Errorf("a new guard does not hear: %w", err), g.close())
 		}
+		if i.group == "" {
+			continue
+		}
+		if err := g.tell(&note{Group: i.group}); err != nil {
+			return errors.Join(fmt.Errorf("a new guard does not hear: %w", err), g.close())
+		}
 	}
 	a.guard = g
 	return nil
