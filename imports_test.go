@@ -31,7 +31,7 @@ var allowed = map[string][]string{
 	"internal/config":   {},
 	"internal/bench":    {"internal/lab", "internal/monitor", "ipc", "netserver", "direct", "switch", "libos", "coresched"},
 	"cmd":               {"*"},
-	"test":              {"internal/lab", "internal/config", "ipc", "internal/monitor/wire", "internal/monitor/client"},
+	"test":              {"internal/lab", "internal/config", "ipc", "internal/monitor"},
 }
 
 // inTests may be imported by any test besides what its package may import.

@@ -65,7 +65,7 @@ func (c *ctl) switchCommand() *cobra.Command {
 	cmd.Long = switchLong
 	cmd.Flags().StringVar(&f.mode, "mode", "", "direct, server, or auto: as the policy says")
 	cmd.Flags().StringVar(&f.ports, "ports", "", "with --mode direct: these local ports only, such as 80,443/tcp,5000-5010/udp; default: all")
-	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until a queue is free and no other switch of the instance is under way")
+	cmd.Flags().BoolVar(&f.wait, "wait", false, "wait until no other switch of the instance is under way, and in a line for a free queue")
 	cmd.Flags().BoolVar(&f.all, "all", false, "all instances, one after the other")
 	cmd.Flags().StringVar(&f.auto, "auto", "", "on or off: the policy that switches by itself, instead of a NAME")
 	cmd.Flags().IntVar(&f.queues, "queues", 0, "with --auto on: how many instances may be in direct mode; default: as before")

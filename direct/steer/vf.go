@@ -163,6 +163,9 @@ func (v *VF) Owner() uint32 { return v.owner }
 // Ports are those of the owner's local ports that the VF is for, nil for all.
 func (v *VF) Ports() *scope.Ports { return v.ports }
 
+// Devices are the numbers of the devices at the instance's and at the uplink's end.
+func (v *VF) Devices() (inner, outer int) { return v.pair.inner, v.pair.outer }
+
 // Export describes the instance's queue for Adopt there, with its files, which
 // stay the VF's. After a TakeOver there are none: the instance has them.
 func (v *VF) Export() (direct.Export, []int) {

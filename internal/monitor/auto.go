@@ -163,7 +163,7 @@ func (s *switcher) sample() auto.Sample {
 func (a *autopilot) carryOut(ctx context.Context, i *instance, d *decision) {
 	log := a.m.opts.Logger.With("id", d.ID, "name", d.name, "to", d.To, "packets_per_second", d.Rate, "reason", d.Reason)
 	log.Info("automatic mode switch")
-	r, _, err := a.m.switchOnce(ctx, i, d.To, nil, true)
+	r, err := a.m.switchOnce(ctx, i, d.To, nil, true)
 	outcome := cmp.Or(r.Reason, "done")
 	if err != nil {
 		outcome = err.Error()

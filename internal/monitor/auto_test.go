@@ -126,7 +126,7 @@ func TestAutoRefused(t *testing.T) {
 	require.Equal(t, wire.AutoSettings{Queues: 2, Rate: 5000}, s.AutoSettings)
 	m := &Monitor{}
 	for _, verb := range []string{"auto", "unpin"} {
-		_, err := m.answer(t.Context(), control.Peer{UID: 12345}, wire.Ask{Verb: verb, Args: json.RawMessage("{}")}, nil)
+		_, err := m.answer(t.Context(), t.Context(), control.Peer{UID: 12345}, wire.Ask{Verb: verb, Args: json.RawMessage("{}")}, nil)
 		require.ErrorIs(t, err, unix.EPERM)
 	}
 	o := Options{DirectQueues: 1}

@@ -25,6 +25,8 @@ type directQueue interface {
 	Ports() *scope.Ports
 	Probe(frame []byte) error
 	Stats() (steer.VFStats, error)
+	// Devices are the numbers of both ends' devices.
+	Devices() (inner, outer int)
 	Close() error
 }
 

@@ -234,6 +234,7 @@ func (m *Monitor) find(id uint32) (*instance, error) {
 // leave frees all that an instance had.
 func (m *Monitor) leave(i *instance) {
 	i.sw.gone()
+	m.uplink.left(i.id)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.advance()
@@ -241,7 +242,6 @@ func (m *Monitor) leave(i *instance) {
 	m.publish()
 	delete(m.instances, i.id)
 	m.server.detach(i.id)
-	m.uplink.left(i.id)
 	closeAll(i.rings[:])
 	_ = os.Remove(m.opts.escrowPath(i.id)) // it may never have been made
 	m.save()

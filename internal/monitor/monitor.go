@@ -42,7 +42,8 @@ type Monitor struct {
 	restored bool // the portmap has what it had under the monitor before
 
 	offences offences
-	switches notice // of a mode switch that has ended, or a queue that is free
+	switches notice // of a mode switch that has ended
+	line     line   // who waits for a queue
 
 	auto    autopilot
 	sched   scheduler
@@ -102,6 +103,7 @@ func (m *Monitor) run(ctx context.Context, l *control.Listener, before state) (e
 	defer stop()
 	helpers.Go(func() { m.server.supervise(ctx, before.Server, before.Spare) })
 	helpers.Go(func() { m.auto.run(ctx) })
+	helpers.Go(func() { m.watchLinks(ctx) })
 	failed := make(chan error, 2)
 	help := func(f func() error) {
 		helpers.Go(func() {

@@ -90,18 +90,20 @@ type PortStatus struct {
 
 // serveOperator answers an operator's questions.
 func (m *Monitor) serveOperator(ctx context.Context, c *control.Conn) error {
-	r := wire.Receiver{Conn: c}
+	in, caller, stop := listen(ctx, c)
+	defer stop()
 	for {
-		env, err := r.Receive(ctx)
-		if err != nil {
-			return err
+		env, ok := <-in
+		if !ok {
+			return context.Cause(caller)
 		}
 		var ask wire.Ask
+		var err error
 		if err = wire.Decode(&env, wire.TypeAsk, &ask); err != nil {
 			env.Close()
 			return err
 		}
-		answer, err := m.answer(ctx, c.Peer(), ask, &env)
+		answer, err := m.answer(ctx, caller, c.Peer(), ask, &env)
 		env.Close()
 		if err != nil {
 			err = refuseErr(ctx, c, env.ID, err)
@@ -114,8 +116,38 @@ func (m *Monitor) serveOperator(ctx context.Context, c *control.Conn) error {
 	}
 }
 
-// answer does what an operator asks for with the message in env.
-func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask, env *control.Envelope) (any, error) {
+// listen receives what comes, until stop is called. caller is done, for a reason, when
+// nothing more will come: who is at the other side is gone.
+func listen(ctx context.Context, c *control.Conn) (in <-chan control.Envelope, caller context.Context, stop func()) {
+	caller, gone := context.WithCancelCause(ctx)
+	ch := make(chan control.Envelope)
+	go func() {
+		defer close(ch)
+		r := wire.Receiver{Conn: c}
+		for {
+			env, err := r.Receive(caller)
+			if err != nil {
+				gone(err)
+				return
+			}
+			select {
+			case ch <- env:
+			case <-caller.Done():
+				env.Close()
+			}
+		}
+	}()
+	return ch, caller, func() {
+		gone(context.Canceled)
+		for env := range ch {
+			env.Close()
+		}
+	}
+}
+
+// answer does what an operator, who is there until caller is done, asks for with the
+// message in env.
+func (m *Monitor) answer(ctx, caller context.Context, peer control.Peer, a wire.Ask, env *control.Envelope) (any, error) {
 	switch a.Verb {
 	case "status":
 		return m.Status(), nil
@@ -145,7 +177,7 @@ func (m *Monitor) answer(ctx context.Context, peer control.Peer, a wire.Ask, env
 	case "upgrade":
 		return m.upgrade(ctx, a)
 	case "switch":
-		return m.switchMode(ctx, a)
+		return m.switchMode(ctx, caller, a)
 	case "auto":
 		return m.setAuto(a)
 	case "unpin":

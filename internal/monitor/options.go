@@ -55,9 +55,13 @@ type Options struct {
 	// Logger receives what happens. Default: discarded.
 	Logger *slog.Logger
 
-	fabric fabric // instead of the uplink's, for tests
-	// stepTime, if not nil, is how long a step of a switch may take, for tests.
-	stepTime func(protocol.Step) time.Duration
+	// AtSwitch, if not nil, is called before each thing that the monitor does in a mode
+	// switch, and with each answer ("received ..."); the switch waits for it. StepTime, if
+	// not nil, is how long a step may take. Both are for tests of faults.
+	AtSwitch func(instance uint32, what string)
+	StepTime func(protocol.Step) time.Duration
+
+	fabric   fabric        // instead of the uplink's, for tests
 	autoHold time.Duration // auto.Options.Hold, for tests
 }
 

@@ -125,20 +125,21 @@ func (m *Monitor) limit(ctx context.Context, a wire.Ask) (InstanceStatus, error)
 	if err != nil {
 		return InstanceStatus{}, err
 	}
+	err = i.sw.setLimit(l.Rate != nil && *l.Rate > 0, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if l.Rate != nil {
+			i.rate = *l.Rate
+		}
+		if l.Weight != nil {
+			i.weight = *l.Weight
+		}
+		m.save()
+	})
+	if err != nil {
+		return InstanceStatus{}, err
+	}
 	status := m.instanceStatus(i)
-	if l.Rate != nil && *l.Rate > 0 && status.Mode != serverMode.String() {
-		return InstanceStatus{}, fmt.Errorf("%q is in %s mode: %w", status.Name, status.Mode, errLimited)
-	}
-	m.mu.Lock()
-	if l.Rate != nil {
-		i.rate = *l.Rate
-	}
-	if l.Weight != nil {
-		i.weight = *l.Weight
-	}
-	status.Rate, status.Weight = i.rate, max(1, i.weight)
-	m.save()
-	m.mu.Unlock()
 	// A server that is not there gets it with the instance.
 	if _, err := m.askServer(ctx, a); err != nil && !errors.Is(err, errNoServer) {
 		return InstanceStatus{}, err

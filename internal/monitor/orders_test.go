@@ -84,7 +84,7 @@ func TestAwaitedOrders(t *testing.T) {
 	for _, verb := range []string{"limit", "switch", "unpin", "exec", "signal"} {
 		for id, want := range map[int]error{7: unix.EAGAIN, 8: unix.ESRCH} {
 			args := json.RawMessage(fmt.Sprintf(`{"id": %d, "mode": "direct", "weight": 2, "rate_bytes_per_second": 5}`, id))
-			_, err := m.answer(t.Context(), control.Peer{}, wire.Ask{Verb: verb, Args: args}, new(control.Envelope))
+			_, err := m.answer(t.Context(), t.Context(), control.Peer{}, wire.Ask{Verb: verb, Args: args}, new(control.Envelope))
 			require.ErrorIs(t, err, want, verb)
 		}
 	}

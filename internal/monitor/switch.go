@@ -35,6 +35,10 @@ type switcher struct {
 	// +checklocks:mu
 	ports *scope.Ports // that the present switch is to have in direct mode; nil: all
 	// +checklocks:mu
+	lost bool // the queue is gone, and that has been told
+	// +checklocks:mu
+	freed chan struct{} // closed when the last queue has ended; nil: there was none
+	// +checklocks:mu
 	timer *time.Timer
 	// +checklocks:mu
 	turn uint64 // of the timer: counts up, so that one that is too late is known
@@ -55,6 +59,7 @@ type switchRun struct {
 	step   protocol.Step
 	since  time.Time
 	done   chan struct{} // closed when result is complete
+	freed  chan struct{} // closed when its queue has ended; nil: it has not given one up
 }
 
 // newSwitcher makes that of an instance in server mode.
@@ -73,8 +78,10 @@ func (s *switcher) event(f func(*protocol.Coordinator) []protocol.Action) {
 
 // +checklocks:s.mu
 func (s *switcher) tell(f func(*protocol.Coordinator) []protocol.Action) {
+	before := s.c.Step()
 	// What an action brings about at once comes after all of them.
 	for _, a := range f(s.c) {
+		s.at(a.String())
 		err := s.act(a)
 		s.m.opts.Logger.Debug("mode switch", "id", s.i.id, "epoch", a.Epoch, "do", a.String(), "error", err)
 		if err != nil {
@@ -82,6 +89,16 @@ func (s *switcher) tell(f func(*protocol.Coordinator) []protocol.Action) {
 		}
 	}
 	s.note()
+	if s.c.Step() == protocol.Idle && before != protocol.Idle {
+		s.m.switches.changed()
+	}
+}
+
+// at tells a test where the switch is.
+func (s *switcher) at(what string) {
+	if f := s.m.opts.AtSwitch; f != nil {
+		f(uint32(s.i.id), what)
+	}
 }
 
 // later tells the Coordinator something when the present event is done with.
@@ -111,7 +128,7 @@ func (s *switcher) report(a protocol.Action) {
 	s.note()
 	r := s.run
 	if r == nil {
-		return // of a switch that the monitor before began
+		return
 	}
 	r.result.Mode, r.result.Reason, r.result.NoQueue = a.Mode, a.Reason, s.noQueue
 	r.result.TotalUS = micros(time.Since(r.begun))
@@ -124,13 +141,13 @@ func (s *switcher) report(a protocol.Action) {
 		log.Info("mode switched", "blackout_us", r.result.BlackoutUS, "lost", r.result.Lost)
 	}
 	close(r.done)
-	s.m.switches.changed()
 }
 
 // received takes an instance's message.
 func (s *switcher) received(w wire.Switch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.at("received " + w.Message.String())
 	if w.Report != nil && s.run != nil && w.Epoch == s.c.Epoch() {
 		s.run.result.SwitchReport = *w.Report
 	}
@@ -167,17 +184,68 @@ func (s *switcher) begin(to protocol.Mode, ports *scope.Ports, policy bool) (*sw
 	if policy && s.decided() {
 		return nil, fmt.Errorf("switch %q to %v: an operator has decided on its mode: %w", s.i.name, to, unix.EPERM)
 	}
+	if to == protocol.Direct && s.limited() {
+		return nil, fmt.Errorf("switch %q to direct: %w", s.i.name, errLimited)
+	}
 	from := s.c.Mode()
 	do, refused := s.c.Request(to)
 	if refused != nil {
 		return nil, fmt.Errorf("switch %q to %v: %w: %w", s.i.name, to, refused, unix.EBUSY)
 	}
+	r := s.newRun(from, to)
+	s.ports = ports
+	s.tell(func(*protocol.Coordinator) []protocol.Action { return do })
+	return r, nil
+}
+
+// newRun makes the record of a switch.
+//
+// +checklocks:s.mu
+func (s *switcher) newRun(from, to protocol.Mode) *switchRun {
 	now := time.Now()
 	r := &switchRun{begun: now, since: now, step: s.c.Step(), done: make(chan struct{})}
 	r.result = wire.SwitchResult{Schema: 1, ID: uint32(s.i.id), Name: s.i.name, From: from, To: to, Steps: []wire.SwitchStep{}}
-	s.run, s.noQueue, s.ports = r, false, ports
-	s.tell(func(*protocol.Coordinator) []protocol.Action { return do })
-	return r, nil
+	s.run, s.noQueue = r, false
+	return r
+}
+
+// limited tells whether the instance may send so much only. It is the switch's lock
+// that keeps a limit and direct mode apart (setLimit).
+//
+// +checklocks:s.mu
+func (s *switcher) limited() bool {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	return s.i.rate > 0
+}
+
+// setLimit calls set, unless that limits an instance which is in direct mode or on its way.
+func (s *switcher) setLimit(limits bool, set func()) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mode := s.c.Mode()
+	if s.c.Step() != protocol.Idle && s.c.To() == protocol.Direct {
+		mode = protocol.Direct
+	}
+	if limits && mode != protocol.Server {
+		return fmt.Errorf("%q is in %v mode, or about to be: %w", s.i.name, mode, errLimited)
+	}
+	set()
+	return nil
+}
+
+// queueLost says that the queue is not there any more: it goes to server mode.
+//
+// +checklocks:s.mu
+func (s *switcher) queueLost() {
+	if s.queue == nil || s.lost {
+		return
+	}
+	s.lost = true
+	if s.run == nil && s.c.Mode() == protocol.Direct {
+		s.newRun(protocol.Direct, protocol.Direct) // it was to stay there
+	}
+	s.tell((*protocol.Coordinator).QueueLost)
 }
 
 // resume goes on with an instance that another monitor had: in the mode that it
@@ -195,6 +263,7 @@ func (s *switcher) resume(back *wire.Rejoin) {
 		return
 	case back.Direct || back.Switching:
 		s.c, do = protocol.Resume(back.Epoch)
+		s.newRun(s.c.Mode(), protocol.Direct)
 	default:
 		s.c = protocol.New(protocol.Server, back.Epoch)
 		do = []protocol.Action{{Do: protocol.DoSteer, Mode: protocol.Server}, {Do: protocol.DoUnstamp}, {Do: protocol.DoDrop}}
@@ -208,11 +277,12 @@ func (s *switcher) gone() {
 	s.stop()
 	s.tasks.Wait()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	_ = s.drop() // one that was made too late
+	s.drop() // one that was made too late
+	s.mu.Unlock()
+	s.tasks.Wait()
 }
 
 // switchStatus is what status tells of an instance's mode.

@@ -91,6 +91,9 @@ func (q *fakeQueue) Probe([]byte) error {
 
 func (q *fakeQueue) Stats() (steer.VFStats, error) { return steer.VFStats{Owner: q.owner}, nil }
 
+// Devices are one that is not deleted.
+func (q *fakeQueue) Devices() (inner, outer int) { return 1, 1 }
+
 func (q *fakeQueue) Close() error {
 	q.f.mu.Lock()
 	defer q.f.mu.Unlock()
@@ -109,23 +112,31 @@ func (f *fakeFabric) state(owner uint32) (queues int, steered bool) {
 	return len(f.queues), f.to[owner]
 }
 
+// answerTo is what an instance says to each message.
+var answerTo = map[protocol.Kind]protocol.Kind{
+	protocol.Prepare: protocol.Prepared, protocol.Align: protocol.Aligned, protocol.Move: protocol.Moved,
+	protocol.Finish: protocol.Finished, protocol.Abort: protocol.Aborted,
+}
+
 // answers is an instance that says what is expected, but not to some messages.
 func answers(i *client.Instance, but ...protocol.Kind) (stop func()) {
+	return answersBut(i, make(chan client.Switch, 64), but...)
+}
+
+// answersBut is answers; what it does not answer goes to held.
+func answersBut(i *client.Instance, held chan<- client.Switch, but ...protocol.Kind) (stop func()) {
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		next := map[protocol.Kind]protocol.Kind{
-			protocol.Prepare: protocol.Prepared, protocol.Align: protocol.Aligned, protocol.Move: protocol.Moved,
-			protocol.Finish: protocol.Finished, protocol.Abort: protocol.Aborted,
-		}
 		for {
 			select {
 			case s := <-i.Switches():
 				s.Close()
 				if slices.Contains(but, s.Kind) {
+					held <- s
 					continue
 				}
-				w := wire.Switch{Message: protocol.Message{Kind: next[s.Kind], Epoch: s.Epoch}}
+				w := wire.Switch{Message: protocol.Message{Kind: answerTo[s.Kind], Epoch: s.Epoch}}
 				if s.Kind == protocol.Finish {
 					w.Report = &wire.SwitchReport{BlackoutUS: 7}
 				}
@@ -247,7 +258,7 @@ func TestSwitchStuck(t *testing.T) {
 	var stuck atomic.Int64 // the step; others have time enough
 	socket := startWith(t, "well", func(o *Options) {
 		o.fabric = f
-		o.stepTime = func(s protocol.Step) time.Duration {
+		o.StepTime = func(s protocol.Step) time.Duration {
 			if s == protocol.Aborting || s == protocol.Step(stuck.Load()) {
 				return time.Millisecond
 			}
@@ -287,7 +298,7 @@ func TestSwitchQueueGone(t *testing.T) {
 	f := newFakeFabric(1)
 	socket := startWith(t, "well", func(o *Options) {
 		o.fabric = f
-		o.stepTime = func(s protocol.Step) time.Duration {
+		o.StepTime = func(s protocol.Step) time.Duration {
 			if s == protocol.Aborting {
 				return 100 * time.Millisecond
 			}
@@ -353,6 +364,6 @@ func TestSwitchIsForTheOperator(t *testing.T) {
 	m := &Monitor{}
 	args, err := json.Marshal(wire.SwitchOrder{})
 	require.NoError(t, err)
-	_, err = m.answer(t.Context(), control.Peer{UID: 12345}, wire.Ask{Verb: "switch", Args: args}, nil)
+	_, err = m.answer(t.Context(), t.Context(), control.Peer{UID: 12345}, wire.Ask{Verb: "switch", Args: args}, nil)
 	require.ErrorIs(t, err, unix.EPERM)
 }

@@ -31,7 +31,7 @@ func (s *switcher) act(a protocol.Action) error {
 	case protocol.DoMake:
 		return s.make()
 	case protocol.DoDrop:
-		return s.drop()
+		s.drop()
 	case protocol.DoStamp:
 		return s.steer(func(f fabric) error { return f.Stamp(id, protocol.Tag(a.Epoch)) })
 	case protocol.DoUnstamp:
@@ -96,33 +96,47 @@ func (s *switcher) make() error {
 		return err
 	}
 	ports := s.ports
+	before := s.freed
 	s.tasks.Go(func() {
+		if before != nil {
+			<-before // an instance has one queue at a time
+		}
 		q, err := f.NewQueue(s.ctx, uint32(s.i.id), ports)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if err != nil {
-			s.noQueue = errors.Is(err, steer.ErrNoVF)
+			if s.noQueue = errors.Is(err, steer.ErrNoVF); !s.noQueue {
+				s.m.line.changed() // it was another's for a moment
+			}
 			s.tell(func(c *protocol.Coordinator) []protocol.Action { return c.Failed(err.Error()) })
 			return
 		}
-		s.queue = q
+		s.queue, s.lost = q, false
 		s.tell((*protocol.Coordinator).QueueMade)
 	})
 	return nil
 }
 
+// drop ends the queue, which takes some milliseconds; nobody else waits for that.
+//
 // +checklocks:s.mu
-func (s *switcher) drop() error {
-	if s.queue == nil {
-		return nil
+func (s *switcher) drop() {
+	q := s.queue
+	if q == nil {
+		return
 	}
-	err := s.queue.Close()
-	s.queue = nil
-	s.m.switches.changed()
-	if err != nil {
-		s.m.opts.Logger.Warn("direct queue not ended cleanly", "id", s.i.id, "name", s.i.name, "error", err)
+	freed := make(chan struct{})
+	s.queue, s.freed = nil, freed
+	if s.run != nil {
+		s.run.freed = freed
 	}
-	return nil
+	s.tasks.Go(func() {
+		if err := q.Close(); err != nil {
+			s.m.opts.Logger.Warn("direct queue not ended cleanly", "id", s.i.id, "name", s.i.name, "error", err)
+		}
+		close(freed)
+		s.m.line.changed()
+	})
 }
 
 // A mark is sent again, for a frame may be lost, and a later mark says the same:
@@ -141,18 +155,10 @@ func (s *switcher) mark(a protocol.Action) {
 	q, step := s.queue, s.c.Step()
 	s.tasks.Go(func() {
 		for again := markAgain; ; again = min(2*again, markRarely) {
-			if err := s.sendMark(a, q); err != nil {
-				gone := a.Mode == protocol.Direct && errors.Is(err, unix.ENXIO) // somebody has deleted the device
-				err = fmt.Errorf("mark %d by the %v path: %w", a.Mark, a.Mode, err)
-				s.event(func(c *protocol.Coordinator) []protocol.Action {
-					if c.Epoch() != a.Epoch || c.Step() != step {
-						return nil
-					}
-					if gone && step != protocol.Aborting { // else it is known
-						return c.QueueLost()
-					}
-					return c.Failed(err.Error())
-				})
+			err := s.sendMark(a, q)
+			// On the way back there is nothing else to do than to wait for the next server.
+			if err != nil && (step != protocol.Aborting || a.Mode == protocol.Direct && (q == nil || errors.Is(err, unix.ENXIO))) {
+				s.failedMark(a, step, err)
 				return
 			}
 			select {
@@ -167,6 +173,22 @@ func (s *switcher) mark(a protocol.Action) {
 				return
 			}
 		}
+	})
+}
+
+// failedMark says that a mark cannot be sent, unless its step is over.
+func (s *switcher) failedMark(a protocol.Action, step protocol.Step, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.c.Epoch() != a.Epoch || s.c.Step() != step {
+		return
+	}
+	if a.Mode == protocol.Direct && errors.Is(err, unix.ENXIO) && s.queue != nil {
+		s.queueLost() // somebody has deleted the device
+		return
+	}
+	s.tell(func(c *protocol.Coordinator) []protocol.Action {
+		return c.Failed(fmt.Sprintf("mark %d by the %v path: %v", a.Mark, a.Mode, err))
 	})
 }
 
@@ -213,7 +235,7 @@ func (s *switcher) setTimer() {
 //
 // +checklocks:s.mu
 func (s *switcher) limit() time.Duration {
-	if f := s.m.opts.stepTime; f != nil {
+	if f := s.m.opts.StepTime; f != nil {
 		return f(s.c.Step())
 	}
 	return stepTime

@@ -3,10 +3,10 @@ package monitor
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,11 +15,9 @@ import (
 	"junction/switch/protocol"
 )
 
-// waitTime is how long an order that waits is answered at the latest.
-const waitTime = 5 * time.Second
-
-// switchMode carries out an operator's order.
-func (m *Monitor) switchMode(ctx context.Context, a wire.Ask) (wire.SwitchResult, error) {
+// switchMode carries out an operator's order. What it waits for it waits for until
+// caller is done, who ordered it: that one is gone then.
+func (m *Monitor) switchMode(ctx, caller context.Context, a wire.Ask) (wire.SwitchResult, error) {
 	var o wire.SwitchOrder
 	if err := json.Unmarshal(a.Args, &o); err != nil {
 		return wire.SwitchResult{}, fmt.Errorf("switch: %w: %w", err, unix.EINVAL)
@@ -30,7 +28,12 @@ func (m *Monitor) switchMode(ctx context.Context, a wire.Ask) (wire.SwitchResult
 	}
 	i.sw.orders.Add(1)
 	defer i.sw.orders.Add(-1)
-	r, err := m.switchWaiting(ctx, i, o)
+	var r wire.SwitchResult
+	if o.Wait {
+		r, err = m.switchWaiting(ctx, caller, i, o)
+	} else {
+		r, err = m.switchPorts(ctx, i, o)
+	}
 	if err == nil && r.Mode == o.Mode && !i.sw.pinned.Swap(true) {
 		m.mu.Lock()
 		m.save()
@@ -39,28 +42,41 @@ func (m *Monitor) switchMode(ctx context.Context, a wire.Ask) (wire.SwitchResult
 	return r, err
 }
 
-// switchWaiting tries until it succeeds, if it may, for waitTime.
-func (m *Monitor) switchWaiting(ctx context.Context, i *instance, o wire.SwitchOrder) (wire.SwitchResult, error) {
-	if o.Wait && o.Mode == protocol.Direct {
+// switchWaiting waits until no other switch of the instance is under way, and until
+// its turn to have a queue has come.
+func (m *Monitor) switchWaiting(ctx, caller context.Context, i *instance, o wire.SwitchOrder) (r wire.SwitchResult, err error) {
+	direct := o.Mode == protocol.Direct
+	if direct {
 		i.sw.claim(1)
 		defer i.sw.claim(-1)
 	}
-	until := time.Now().Add(waitTime)
+	p := m.line.enter(direct)
+	defer func() { p.leave() }()
 	for {
 		changed := m.switches.next()
-		r, again, err := m.switchPorts(ctx, i, o)
-		left := time.Until(until)
-		if !again || !o.Wait || left <= 0 {
-			return r, err
-		}
 		select {
-		case <-changed:
-		case <-time.After(left):
+		case <-p.turn:
+			r, err = m.switchPorts(ctx, i, o)
+			if !r.NoQueue && !errors.Is(err, unix.EBUSY) {
+				return r, err
+			}
+			if r.NoQueue {
+				continue // it stays the first
+			}
 		case <-i.sw.ctx.Done():
 			return r, errEnded(i)
-		case <-ctx.Done():
-			return r, err
+		case <-caller.Done():
+			return r, caller.Err()
 		}
+		p.leave() // others need not wait for that
+		select {
+		case <-changed:
+		case <-i.sw.ctx.Done():
+			return r, errEnded(i)
+		case <-caller.Done():
+			return r, caller.Err()
+		}
+		p = m.line.enter(direct)
 	}
 }
 
@@ -80,23 +96,23 @@ func errEnded(i *instance) error {
 
 // switchPorts tries once, for an operator: from direct mode with other ports by way of
 // server mode.
-func (m *Monitor) switchPorts(ctx context.Context, i *instance, o wire.SwitchOrder) (r wire.SwitchResult, again bool, err error) {
+func (m *Monitor) switchPorts(ctx context.Context, i *instance, o wire.SwitchOrder) (r wire.SwitchResult, err error) {
 	if o.Mode != protocol.Direct || !i.sw.hasOther(o.Ports) {
 		return m.switchOnce(ctx, i, o.Mode, o.Ports, false)
 	}
-	back, again, err := m.switchOnce(ctx, i, protocol.Server, nil, false)
+	back, err := m.switchOnce(ctx, i, protocol.Server, nil, false)
 	if err != nil {
-		return back, again, err
+		return back, err
 	}
 	if back.Mode != protocol.Server {
 		back.To, back.ViaServer = o.Mode, true
-		return back, false, nil
+		return back, nil
 	}
-	r, again, err = m.switchOnce(ctx, i, o.Mode, o.Ports, false)
+	r, err = m.switchOnce(ctx, i, o.Mode, o.Ports, false)
 	if err != nil {
-		return r, again, fmt.Errorf("it is in server mode now: %w", err)
+		return r, fmt.Errorf("it is in server mode now: %w", err)
 	}
-	return joined(&back, r), again, nil
+	return joined(&back, r), nil
 }
 
 // joined is what two switches in a row come to.
@@ -114,27 +130,28 @@ func joined(back *wire.SwitchResult, r wire.SwitchResult) wire.SwitchResult {
 	return r
 }
 
-// switchOnce tries once, for an operator or the policy. again tells whether it may work later.
-func (m *Monitor) switchOnce(ctx context.Context, i *instance, to protocol.Mode, ports *scope.Ports, policy bool) (r wire.SwitchResult, again bool, err error) {
+// switchOnce tries once, for an operator or the policy. Error: unix.EBUSY, if another
+// switch of the instance is under way.
+func (m *Monitor) switchOnce(ctx context.Context, i *instance, to protocol.Mode, ports *scope.Ports, policy bool) (r wire.SwitchResult, err error) {
 	m.mu.Lock()
-	limited, gone := i.rate > 0, m.instances[i.id] != i
+	gone := m.instances[i.id] != i
 	m.mu.Unlock()
 	if gone {
-		return r, false, errEnded(i)
-	}
-	if limited && to == protocol.Direct {
-		return r, false, fmt.Errorf("switch %q to direct: %w", i.name, errLimited)
+		return r, errEnded(i)
 	}
 	run, err := i.sw.begin(to, ports, policy)
 	if err != nil {
-		return r, true, err
+		return r, err
 	}
 	select {
 	case <-run.done:
-		return run.result, run.result.NoQueue, nil
 	case <-ctx.Done():
-		return r, false, ctx.Err()
+		return r, ctx.Err()
 	}
+	if run.freed != nil { // others may have it now
+		<-run.freed
+	}
+	return run.result, nil
 }
 
 // serverGone tells all switches that the network server has ended.
@@ -147,7 +164,9 @@ func (m *Monitor) serverGone() {
 // queuesLost tells all switches that the queues have ended with the uplink.
 func (m *Monitor) queuesLost() {
 	for _, i := range m.present() {
-		i.sw.event((*protocol.Coordinator).QueueLost)
+		i.sw.mu.Lock()
+		i.sw.queueLost()
+		i.sw.mu.Unlock()
 	}
 }
 

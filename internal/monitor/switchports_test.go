@@ -126,7 +126,7 @@ func TestSwitchPortsStays(t *testing.T) {
 	f := newFakeFabric(1)
 	socket := startWith(t, "well", func(o *Options) {
 		o.fabric = f
-		o.stepTime = func(s protocol.Step) time.Duration {
+		o.StepTime = func(s protocol.Step) time.Duration {
 			if s == protocol.Aligning {
 				return 100 * time.Millisecond
 			}

@@ -145,13 +145,13 @@ func (m *Monitor) await(all []record) (call, limit time.Duration) {
 
 // lapse frees what an instance had that does not come back.
 func (m *Monitor) lapse(id portmap.Instance) {
+	defer m.uplink.left(id) // takes its time
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.awaiting, id)
 	m.ports.Leave(id)
 	m.publish()
 	m.server.detach(id)
-	m.uplink.left(id)
 	_ = os.Remove(m.opts.escrowPath(id))
 	m.save()
 }

@@ -210,6 +210,7 @@ func (u *uplink) left(id portmap.Instance) {
 		if err := v.Close(); err != nil {
 			u.m.opts.Logger.Warn("a direct queue is not all gone", "id", id, "error", err)
 		}
+		u.m.line.changed()
 	}
 }
 

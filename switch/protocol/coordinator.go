@@ -164,7 +164,10 @@ func (c *Coordinator) QueueLost() []Action {
 	}
 	c.epoch++ // what is under way belongs to a switch that is over
 	c.mode, c.to = Server, Direct
-	c.rollBack("the queue is gone")
+	c.reason = "the queue is gone"
+	c.enter(Aborting)
+	c.do(Action{Do: DoSteer, Mode: Server})
+	c.do(Action{Do: DoSend, Message: Message{Kind: Abort, Epoch: c.epoch, To: Server, Reason: c.reason, Gone: true}})
 	return c.take()
 }
 

@@ -38,6 +38,9 @@
 // or has ended: one that does not answer keeps it, and is switched no more, but
 // whoever asked for the switch is told in time.
 //
+// A queue that somebody deletes sends no marks and nothing else: the instance goes to
+// server mode at once.
+//
 // A network server that ends takes marks with it: the switch is rolled back. A
 // monitor that ends leaves the instance with both paths; the next one sends
 // Abort to server mode, whichever the instance was going to.

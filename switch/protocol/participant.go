@@ -10,7 +10,7 @@ type Participant struct {
 	adding         bool // DoAdd has not ended
 	moved, drained bool // moving, goingBack
 	busy           bool // DoMove has not ended
-	stuck          bool // going back once, the path left had not sent what it has
+	stuck          bool // going back, what the path left has is not waited for: once was in vain, or it is gone
 	has            bool // the queue is in use
 	out            []Action
 }
@@ -185,8 +185,10 @@ func (p *Participant) abort(m Message) {
 		p.send(Aborted, "")
 		return
 	}
-	p.phase, p.to, p.drained, p.stuck = goingBack, m.To, false, false
-	p.do(Action{Do: DoAwait, Mark: MarkBack, Mode: m.To.other()})
+	p.phase, p.to, p.drained, p.stuck = goingBack, m.To, m.Gone, m.Gone
+	if !m.Gone {
+		p.do(Action{Do: DoAwait, Mark: MarkBack, Mode: m.To.other()})
+	}
 	p.back()
 }
 

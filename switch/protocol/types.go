@@ -83,6 +83,9 @@ type Message struct {
 	To Mode `json:"to,omitempty"`
 	// Reason is of Abort and Refused.
 	Reason string `json:"reason,omitempty"`
+	// Gone is of Abort: nothing comes or goes by the path left any more, so no mark
+	// follows, and what it has is not waited for.
+	Gone bool `json:"gone,omitempty"`
 }
 
 // Mark is a frame that comes by a path behind all that took it before.
@@ -194,6 +197,9 @@ func (m Message) String() string {
 	}
 	if m.Reason != "" {
 		s += ": " + m.Reason
+	}
+	if m.Gone {
+		s += " (gone)"
 	}
 	return s
 }

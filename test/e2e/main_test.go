@@ -43,6 +43,13 @@ const serverMode = "server"
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	if server := os.Getenv(steppingEnv); server != "" {
+		if err := steppingMonitor(server, os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, "monitor:", err)
+			return 1
+		}
+		return 0
+	}
 	dir, err := setUp()
 	defer os.RemoveAll(dir)
 	if err != nil {

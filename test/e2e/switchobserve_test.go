@@ -28,9 +28,9 @@ type observer struct {
 	asked int      // questions of the instance, which are its own business
 }
 
-// observe begins to look. The client knows the MAC address of ip for good from
+// observe begins to look. The client knows the MAC address of all ips for good from
 // then on, so that no answer has a question.
-func (r *rig) observe(ip string) *observer {
+func (r *rig) observe(ips ...string) *observer {
 	r.t.Helper()
 	o := &observer{}
 	require.NoError(r.t, r.Server.Do(func() error {
@@ -40,7 +40,9 @@ func (r *rig) observe(ip string) *observer {
 		}
 		return err
 	}))
-	r.client("ip", "neigh", "replace", ip, "lladdr", o.mac.String(), "dev", lab.ClientNIC, "nud", "permanent")
+	for _, ip := range ips {
+		r.client("ip", "neigh", "replace", ip, "lladdr", o.mac.String(), "dev", lab.ClientNIC, "nud", "permanent")
+	}
 	require.NoError(r.t, r.Client.Do(func() (err error) {
 		o.sock, err = afpacket.Open(lab.ClientNIC, afpacket.Options{Filter: suspicious(o.mac)})
 		return err

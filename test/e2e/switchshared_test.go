@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"junction/internal/lab"
 	"junction/switch/protocol"
@@ -20,8 +22,9 @@ import (
 
 // TestSwitchNeighbours: of instances on the shared address some are in direct mode
 // and some in server mode at the same time, and each in turn in both. Meanwhile
-// ports are opened and closed: by connections from outside, from an instance to
-// another, and from an instance that only connects. None fails.
+// ports are opened and closed: by a program that listens now here, now there, by
+// connections from outside, from an instance to another, and from an instance that only
+// connects. None fails.
 func TestSwitchNeighbours(t *testing.T) {
 	rounds := min(max(2, switches(t)/3), 100)
 	eachServerRig(t, func(t *testing.T, r *rig) {
@@ -34,6 +37,12 @@ func TestSwitchNeighbours(t *testing.T) {
 		const forEver = "1000000000"
 		out := r.startNamed("out", guest, "dial", forEver, outward.l.Addr().String())
 		between := r.startNamed("between", guest, "dial", forEver, netip.AddrPortFrom(addr4, 7).String())
+		const first, ports = 9000, 8
+		reopen := r.startNamed("reopen", guest, "reopen", fmt.Sprint(first), fmt.Sprint(ports))
+		reopen.await("ready")
+		load.client(t, func(n int) error {
+			return r.dialOpened(netip.AddrPortFrom(addr4, uint16(first+n%ports)), fmt.Sprint("opening ", n), load)
+		})
 		var inward atomic.Uint64
 		load.client(t, func(n int) error {
 			inward.Add(1)
@@ -49,11 +58,11 @@ func TestSwitchNeighbours(t *testing.T) {
 		}
 		goOn()
 		op := r.operator()
-		ids := map[string]uint32{"it": r.idOf("it"), "echo": r.idOf("echo"), "out": r.idOf("out"), "between": r.idOf("between")}
+		ids := map[string]uint32{"it": r.idOf("it"), "echo": r.idOf("echo"), "out": r.idOf("out"), "between": r.idOf("between"), "reopen": r.idOf("reopen")}
 		modes := []protocol.Mode{protocol.Direct, protocol.Server}
 		for n := range 2 * rounds {
 			here, there := modes[n%2], modes[1-n%2]
-			for name, to := range map[string]protocol.Mode{"it": here, "out": here, "echo": there, "between": there} {
+			for name, to := range map[string]protocol.Mode{"it": here, "out": here, "echo": there, "between": there, "reopen": there} {
 				op.switchTo(ids[name], to)
 				mode, _ := r.modeOf(name)
 				require.Equal(t, to.String(), mode)
@@ -61,7 +70,7 @@ func TestSwitchNeighbours(t *testing.T) {
 			goOn()
 		}
 		load.stop()
-		for _, i := range []*instance{out, between} {
+		for _, i := range []*instance{out, between, reopen} {
 			require.True(t, i.running(), "a connection of an instance failed")
 			i.terminate(143)
 			i.checkStats()
@@ -72,6 +81,20 @@ func TestSwitchNeighbours(t *testing.T) {
 		require.Eventually(t, func() bool { return maps.Equal(listeners, r.portOwners()) }, time.Minute, 10*time.Millisecond, "ports left over")
 		t.Logf("%d connections from outside, %d to there", inward.Load(), outward.count.Load())
 	})
+}
+
+// dialOpened is dialEcho to a port that is about to be opened, unless the load ends before.
+func (r *rig) dialOpened(addr netip.AddrPort, msg string, load *running) error {
+	for {
+		err := r.dialEcho(addr, msg)
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			return err
+		}
+		if load.ended.Load() {
+			return nil
+		}
+		time.Sleep(time.Millisecond) // between attempts
+	}
 }
 
 // dialEcho makes a connection to an echo server and uses it once.

@@ -7,6 +7,7 @@ import (
 	"net"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Link is a NIC of the network namespace in which Find was called, leased for
@@ -22,7 +23,7 @@ type Link struct {
 
 // Find looks name up in the calling thread's network namespace.
 func Find(name string, logger *slog.Logger) (*Link, error) {
-	h, err := netlink.NewHandle()
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}

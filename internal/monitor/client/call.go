@@ -24,9 +24,9 @@ var ErrLost = errors.New("the monitor is gone")
 type caller struct {
 	conn  *control.Conn
 	stop  context.CancelFunc
-	done  chan struct{} // closed when nothing more is received
-	obey  Obey          // nil: nobody gives orders here
-	moves chan<- Switch // nil: there is no mode to switch here
+	done  chan struct{}           // closed when nothing more is received
+	obey  Obey                    // nil: nobody gives orders here
+	moves func(*control.Envelope) // takes messages about the mode; nil: there is none to switch here
 	tasks sync.WaitGroup
 
 	mu sync.Mutex
@@ -73,7 +73,7 @@ func (c *caller) receive(ctx context.Context) {
 			continue
 		}
 		if env.Message.Type() == wire.TypeSwitch && c.moves != nil {
-			c.move(&env)
+			c.moves(&env)
 			continue
 		}
 		c.mu.Lock()
@@ -122,6 +122,15 @@ func (c *caller) call(ctx context.Context, kind uint16, request any, answer uint
 		c.forget(id)
 		return ctx.Err()
 	}
+}
+
+// tell sends a request whose answer nobody waits for.
+func (c *caller) tell(ctx context.Context, kind uint16, request any) error {
+	c.mu.Lock()
+	c.next++
+	id := c.next
+	c.mu.Unlock()
+	return wire.Send(ctx, c.conn, id, kind, request)
 }
 
 func (c *caller) forget(id uint32) {

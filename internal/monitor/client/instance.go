@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +43,8 @@ type Instance struct {
 	// +checklocks:mu
 	direct, switching bool
 
-	moves chan Switch
+	moves  chan Switch
+	unread unread // of moves
 }
 
 // JoinInstance connects to the monitor at path and asks for a lease. obey carries out what
@@ -54,7 +56,7 @@ func JoinInstance(ctx context.Context, path, name string, join wire.Join, obey O
 	}
 	c.obey = obey
 	i := &Instance{conn: c, obey: obey, changed: make(chan struct{}), holds: make(map[uint64]wire.Bind), moves: make(chan Switch, maxMoves)}
-	c.moves = i.moves
+	c.moves = i.move
 	if err := i.join(ctx, c.conn, join); err != nil {
 		_ = c.conn.Close()
 		i.free()
@@ -170,11 +172,23 @@ func (i *Instance) Bind(ctx context.Context, proto table.Proto, a netip.Addr, po
 		}
 		return err
 	})
+	if err != nil && ctx.Err() != nil {
+		i.giveBack(b.Socket)
+	}
 	var refusal *control.Error
 	if errors.As(err, &refusal) {
 		err = fmt.Errorf("%s: %w", refusal.Text, unix.Errno(refusal.Code))
 	}
 	return portmap.Socket(b.Socket), bound.Port, err
+}
+
+// giveBack releases what the monitor may yet give: it takes messages in order. Nobody
+// waits for the answer.
+func (i *Instance) giveBack(socket uint64) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c, _ := i.current()
+	_ = c.tell(ctx, wire.TypeClose, wire.Close{Socket: socket}) // the next monitor is told what is held
 }
 
 // persist calls f with the present monitor, and again with the next one if that

@@ -3,14 +3,10 @@ package client
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"junction/internal/monitor/wire"
-	"junction/ipc/control"
 )
 
 // Operator asks the monitor for its state and gives it orders.
@@ -47,20 +43,16 @@ func (o *Operator) Ask(ctx context.Context, verb string, args, v any, files ...i
 // switchTime is how long a switch may take, with all its steps at their limits.
 const switchTime = 2 * time.Minute
 
-// Switch orders a switch. With Wait it orders it again and again, until ctx is
-// done: the monitor answers in time what it cannot do yet.
+// Switch orders a switch. With Wait it has a place in the monitor's line until the
+// connection ends, so who does not want to wait any more, as ctx is done, calls Close.
 func (o *Operator) Switch(ctx context.Context, order wire.SwitchOrder) (r wire.SwitchResult, err error) {
-	for {
-		limited, cancel := context.WithTimeout(ctx, switchTime)
-		r = wire.SwitchResult{}
-		err = o.Ask(limited, "switch", order, &r)
-		cancel()
-		var refusal *control.Error
-		busy := errors.As(err, &refusal) && refusal.Code == uint32(unix.EBUSY)
-		if !order.Wait || ctx.Err() != nil || !busy && (err != nil || !r.NoQueue) {
-			return r, err
-		}
+	if !order.Wait {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, switchTime)
+		defer cancel()
 	}
+	err = o.Ask(ctx, "switch", order, &r)
+	return r, err
 }
 
 // Close ends the connection.

@@ -49,7 +49,7 @@ func (i *Instance) rejoin(ctx context.Context, conn *control.Conn) *caller {
 		return nil
 	}
 	c := newCaller(conn)
-	c.obey, c.moves = i.obey, i.moves
+	c.obey, c.moves = i.obey, i.move
 	return c
 }
 
@@ -58,6 +58,7 @@ func (i *Instance) tell(ctx context.Context, conn *control.Conn) error {
 	if _, err := conn.Handshake(ctx, hello); err != nil {
 		return err
 	}
+	i.unread.wait(ctx)
 	i.mu.Lock()
 	back := wire.Rejoin{ID: i.lease.ID, Holds: slices.Collect(maps.Values(i.holds)), Epoch: i.epoch, Direct: i.direct, Switching: i.switching}
 	i.mu.Unlock()

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,14 +16,17 @@ import (
 type Switch struct {
 	wire.Switch
 	Files []int
+	done  func()
 }
 
-// Close closes the files.
+// Close closes the files, and says that what the message brought about has been told
+// with SetMode. It must be called once.
 func (s *Switch) Close() {
 	for _, f := range s.Files {
 		_ = unix.Close(f)
 	}
 	s.Files = nil
+	s.done()
 }
 
 // maxMoves is how many messages about the mode may be on their way; the monitor
@@ -31,19 +35,66 @@ const maxMoves = 64
 
 // move passes a message on, in order. One too many is lost: the monitor counts
 // on no answer.
-func (c *caller) move(env *control.Envelope) {
+func (i *Instance) move(env *control.Envelope) {
 	defer env.Close()
-	var s Switch
+	s := Switch{done: i.unread.done}
 	if wire.Decode(env, wire.TypeSwitch, &s.Switch) != nil {
 		return
 	}
 	s.Files, env.Files = env.Files, nil
+	i.unread.add()
 	select {
-	case c.moves <- s:
+	case i.moves <- s:
 	default:
 		s.Close()
 	}
 }
+
+// unread counts messages that have come and not been closed. The zero value is ready.
+type unread struct {
+	mu sync.Mutex
+	// +checklocks:mu
+	n int
+	// +checklocks:mu
+	none chan struct{} // closed when n is 0; nil: nobody waits
+}
+
+func (u *unread) add() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.n++
+}
+
+func (u *unread) done() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.n--; u.n == 0 && u.none != nil {
+		close(u.none)
+		u.none = nil
+	}
+}
+
+// wait waits until there are none, not for ever.
+func (u *unread) wait(ctx context.Context) {
+	u.mu.Lock()
+	if u.n == 0 {
+		u.mu.Unlock()
+		return
+	}
+	if u.none == nil {
+		u.none = make(chan struct{})
+	}
+	none := u.none
+	u.mu.Unlock()
+	select {
+	case <-none:
+	case <-ctx.Done():
+	case <-time.After(readTime):
+	}
+}
+
+// readTime is how long the next monitor waits for what the last one has said to be done.
+const readTime = time.Second
 
 // Switches delivers what the monitor says about the mode, whichever monitor it
 // is at the time. It is never closed.

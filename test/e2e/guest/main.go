@@ -5,6 +5,7 @@
 //	guest tcpecho ADDR         TCP echo server
 //	guest udpecho ADDR         UDP echo server
 //	guest echo ADDR...         both, at each of the addresses
+//	guest reopen PORT N        TCP echo server for one connection, on each of N ports in turn
 //	guest dial N ADDR          N connections to a TCP echo server, one after another
 //	guest signals              writes the name of each signal it gets; ends with code 7 at SIGTERM
 //	guest stress SECONDS       is hard on what executes it; ends when standard input does, after that time
@@ -23,6 +24,7 @@ var programs = map[string]func(args []string) error{
 	"tcpecho": echoTCP,
 	"udpecho": echoUDP,
 	"echo":    echo,
+	"reopen":  reopen,
 	"dial":    dial,
 	"signals": reportSignals,
 	"stress":  stress,

@@ -83,6 +83,34 @@ func echo(args []string) error {
 	return <-ended
 }
 
+// reopen listens on one port after the other, each for one connection only.
+func reopen(args []string) error {
+	first, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	for i := 0; ; i++ {
+		l, err := net.Listen("tcp", fmt.Sprint(":", first+i%n))
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			ready()
+		}
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		_ = l.Close()
+		_, _ = io.Copy(c, c) // the client sees what is missing
+		_ = c.Close()
+	}
+}
+
 // dial makes connections one after another and checks an echo on each.
 func dial(args []string) error {
 	n, err := strconv.Atoi(args[0])

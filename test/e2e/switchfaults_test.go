@@ -1,0 +1,523 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/stretchr/testify/require"
+
+	"junction/internal/lab"
+	"junction/internal/monitor/client"
+	"junction/internal/monitor/wire"
+	"junction/switch/protocol"
+)
+
+// places are those of a switch, by where it goes to, as the monitor comes to them
+// (switch/protocol): what it does and the answers that it gets.
+var places = map[protocol.Mode][]string{
+	protocol.Direct: {
+		"make", "send prepare", "mark 0 by direct", "received prepared", "stamp", "send align", "mark 1 by server", "received aligned",
+		"steer direct", "send move", "mark 2 by server", "received moved", "send finish", "received finished", "unstamp", "report",
+	},
+	protocol.Server: {
+		"send prepare", "mark 0 by server", "received prepared", "stamp", "send align", "mark 1 by direct", "received aligned",
+		"steer server", "send move", "mark 2 by direct", "received moved", "send finish", "received finished", "unstamp", "drop", "report",
+	},
+}
+
+// before and after compare places of a switch.
+func before(to protocol.Mode, a, b string) bool {
+	return slices.Index(places[to], a) < slices.Index(places[to], b)
+}
+
+// faults is what the tests of faults at each step have: a redis that is talked to all
+// the time, and a monitor that stops where they want it to.
+type faults struct {
+	*rig
+	*steps
+	t     *testing.T
+	redis uint32 // its number
+	talk  *atomic.Uint64
+	bare  []string // the server's devices without a queue
+}
+
+// withFaults runs f. Then nobody has lost a connection, nobody outside has seen that
+// anything has moved, and nothing is left.
+func withFaults(t *testing.T, f func(x *faults)) {
+	r := newRig(t, variant{engine: engines[0], driver: "afxdp"}, lab.Options{})
+	r.driver = serverMode
+	x := &faults{rig: r, t: t, bare: r.links()}
+	x.steps = r.startSteps()
+	i, addr := r.startServer(t, "redis", "--name", "redis")
+	x.redis = r.idOf("redis")
+	o := r.observe(addr4.String(), addr6.String())
+	l := new(running)
+	x.talk = &l.done
+	for n, a := range []netip.AddrPort{addr, netip.AddrPortFrom(addr6, addr.Port())} {
+		c := newRESP(r.mustDial(a, 10*time.Minute))
+		l.client(t, func(k int) error {
+			time.Sleep(500 * time.Microsecond) // the processors have other things to do, too
+			return setAndGet(c, (2*k+n)%10_000, 1)
+		})
+	}
+	f(x)
+	x.goesOn()
+	l.stop()
+	o.check(t)
+	x.switchTo(protocol.Server)
+	i.terminate(0)
+	i.checkStats()
+	x.monitor.terminate(0)
+	require.NoDirExists(t, r.socket+".state")
+	require.Equal(t, x.bare, r.links())
+	require.Eventually(t, func() bool { return !r.hasXDP() }, readyTimeout, time.Millisecond)
+}
+
+// order orders a switch; the result comes when it has ended, or the monitor has.
+type order struct {
+	result wire.SwitchResult
+	err    error
+}
+
+func (x *faults) order(id uint32, to protocol.Mode) <-chan order {
+	x.t.Helper()
+	op, err := client.DialOperator(x.t.Context(), x.socket)
+	require.NoError(x.t, err)
+	done := make(chan order, 1)
+	go func() {
+		defer op.Close()
+		var o order
+		o.err = op.Ask(context.Background(), "switch", wire.SwitchOrder{Target: wire.Target{ID: id}, Mode: to}, &o.result)
+		done <- o
+	}()
+	return done
+}
+
+func (x *faults) await(done <-chan order) order {
+	x.t.Helper()
+	select {
+	case o := <-done:
+		return o
+	case <-time.After(readyTimeout):
+		x.t.Fatal("the order is not answered")
+		return order{}
+	}
+}
+
+// switchTo switches redis, with nothing in the way.
+func (x *faults) switchTo(to protocol.Mode) {
+	x.t.Helper()
+	o := x.await(x.order(x.redis, to))
+	require.NoError(x.t, o.err)
+	require.Empty(x.t, o.result.Reason)
+	require.Equal(x.t, to, o.result.Mode)
+}
+
+// goesOn waits until redis has answered what was asked just now.
+func (x *faults) goesOn() {
+	x.t.Helper()
+	count := x.talk.Load()
+	require.Eventually(x.t, func() bool { return x.talk.Load() > count+10 || x.t.Failed() }, time.Minute, time.Millisecond)
+	require.False(x.t, x.t.Failed())
+}
+
+// ends checks that redis is in a mode, that it is what the monitor says and has, that
+// all can reach it, and that another switch, and back, works.
+func (x *faults) ends(mode protocol.Mode) {
+	x.t.Helper()
+	x.goesOn()
+	now, switching := x.modeOf("redis")
+	require.Equal(x.t, mode.String(), now)
+	require.Empty(x.t, switching)
+	x.queues(map[protocol.Mode]int{protocol.Direct: 1}[mode])
+	for _, a := range []netip.Addr{addr4, addr6} {
+		c, err := x.dial(netip.AddrPortFrom(a, 6379))
+		require.NoError(x.t, err)
+		require.NoError(x.t, setAndGet(newRESP(c), 20_000, 5))
+		_ = c.Close()
+	}
+	x.switchTo(1 - mode)
+	x.goesOn()
+}
+
+// queues checks that there are so many: in the status, as devices and in the maps of
+// the steering program.
+func (x *faults) queues(n int) {
+	x.t.Helper()
+	type held struct {
+		Queues, Devices int
+		Entries         map[string]int
+	}
+	want := held{n, len(x.bare) + 2*n, map[string]int{"junction_owners": n, "junction_outers": n, "junction_devs": n}}
+	var is held
+	require.Eventually(x.t, func() bool { // one of which nobody is told ends a little later
+		is = held{x.directQueues(), len(x.links()), x.entries()}
+		return reflect.DeepEqual(want, is)
+	}, readyTimeout, 5*time.Millisecond, "%+v, expected %+v", &is, want)
+}
+
+// entries counts what is in the steering program's maps about queues.
+func (x *faults) entries() map[string]int {
+	x.t.Helper()
+	counts := make(map[string]int)
+	infos, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(x.monitor.cmd.Process.Pid), "fdinfo", "*"))
+	require.NoError(x.t, err)
+	for _, f := range infos {
+		b, _ := os.ReadFile(f) // else it was closed meanwhile
+		var id ebpf.MapID
+		for lines := bufio.NewScanner(strings.NewReader(string(b))); lines.Scan() && id == 0; {
+			_, _ = fmt.Sscanf(lines.Text(), "map_id: %d", &id)
+		}
+		m, err := ebpf.NewMapFromID(id)
+		if id == 0 || err != nil {
+			continue
+		}
+		info, err := m.Info()
+		require.NoError(x.t, err)
+		if slices.Contains([]string{"junction_owners", "junction_outers", "junction_devs"}, info.Name) {
+			counts[info.Name] = 0
+			key, value := make([]byte, info.KeySize), make([]byte, info.ValueSize)
+			for all := m.Iterate(); all.Next(&key, &value); {
+				counts[info.Name]++
+			}
+		}
+		_ = m.Close()
+	}
+	return counts
+}
+
+// kept is what the monitor and the network server hold while nothing is going on.
+func (x *faults) kept() [2]int {
+	pid := x.rig.status().Server.PID
+	return [2]int{openFiles(x.t, x.monitor.cmd.Process.Pid), openFiles(x.t, pid)}
+}
+
+// keepsNoMore checks that they do not hold more than they did.
+func (x *faults) keepsNoMore(than [2]int) {
+	x.t.Helper()
+	var now [2]int
+	require.Eventually(x.t, func() bool {
+		now = x.kept()
+		return now[0] <= than[0] && now[1] <= than[1]
+	}, readyTimeout, 10*time.Millisecond, "open files of the monitor and the network server: %v, before %v", &now, than)
+}
+
+// each runs f for each place of each way, beginning in the mode that is left.
+func (x *faults) each(f func(to protocol.Mode, place string)) {
+	for _, to := range []protocol.Mode{protocol.Direct, protocol.Server} {
+		for _, place := range places[to] {
+			if !x.t.Run(fmt.Sprintf("to %v/%s", to, place), func(t *testing.T) {
+				outer := x.t
+				x.t = t
+				defer func() { x.t = outer }()
+				f(to, place)
+			}) {
+				x.t.FailNow()
+			}
+		}
+	}
+}
+
+// from has redis in the mode from which a switch goes.
+func (x *faults) from(to protocol.Mode) {
+	if mode, _ := x.modeOf("redis"); mode == to.String() {
+		x.switchTo(1 - to)
+	}
+}
+
+// TestSwitchServerKilledAtEachStep kills the network server there. From where it is
+// needed until the instance has moved, the switch is rolled back.
+func TestSwitchServerKilledAtEachStep(t *testing.T) {
+	withFaults(t, func(x *faults) {
+		x.switchTo(protocol.Direct)
+		x.switchTo(protocol.Server)
+		kept := x.kept()
+		x.each(func(to protocol.Mode, place string) {
+			x.from(to)
+			server := x.rig.status().Server.PID
+			x.stopAt(place)
+			done := x.order(x.redis, to)
+			x.steps.await()
+			x.end(server)
+			x.release()
+			o := x.await(done)
+			x.awaitServer(server)
+			require.NoError(x.t, o.err)
+			switch {
+			case !before(to, place, "received moved"):
+				require.Equal(x.t, to, o.result.Mode)
+			case to == protocol.Server || !before(to, place, "stamp"):
+				require.Equal(x.t, 1-to, o.result.Mode)
+				require.Contains(x.t, o.result.Reason, "network server")
+			}
+			require.Equal(x.t, o.result.Mode == to, o.result.Reason == "")
+			x.ends(o.result.Mode)
+		})
+		x.from(protocol.Direct)
+		x.keepsNoMore(kept)
+	})
+}
+
+// end kills a process and waits until it has ended.
+func (x *faults) end(pid int) {
+	x.t.Helper()
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
+	start := startTime(dir)
+	require.NotEmpty(x.t, start)
+	require.NoError(x.t, syscall.Kill(pid, syscall.SIGKILL))
+	require.Eventually(x.t, func() bool { return startTime(dir) != start }, readyTimeout, time.Millisecond)
+}
+
+// TestSwitchMonitorKilledAtEachStep kills the monitor there. Packets flow; the next one
+// goes to server mode from where the instance knows of the switch until it is done.
+func TestSwitchMonitorKilledAtEachStep(t *testing.T) {
+	withFaults(t, func(x *faults) {
+		pid := x.instancePID("redis")
+		x.each(func(to protocol.Mode, place string) {
+			x.from(to)
+			x.stopAt(place)
+			done := x.order(x.redis, to)
+			x.steps.await()
+			if strings.HasPrefix(place, "send") {
+				place = x.unread("redis", to, place, pid)
+			}
+			x.monitor.kill()
+			require.Error(x.t, x.await(done).err)
+			require.NoError(x.t, syscall.Kill(pid, syscall.SIGCONT))
+			x.goesOn()
+			x.steps = x.startSteps()
+			var mode protocol.Mode
+			switch {
+			case !before(to, "send prepare", place):
+				mode = 1 - to
+			case before(to, "send finish", place):
+				mode = to
+			default:
+				mode = protocol.Server
+			}
+			x.settled("redis")
+			x.ends(mode)
+		})
+	})
+}
+
+// unread stops an instance at a place where it is sent something, and the monitor at the
+// next one, which it returns: it is sent, and has not been read.
+func (x *faults) unread(name string, to protocol.Mode, place string, pid int) (next string) {
+	x.t.Helper()
+	x.halt(pid)
+	next = places[to][slices.Index(places[to], place)+1]
+	if place == "send finish" { // nothing else follows, until it is read
+		x.release()
+		x.inStep(name, to, "finish")
+		return next
+	}
+	x.stopAt(next)
+	x.release()
+	x.steps.await()
+	return next
+}
+
+// inStep waits until a switch of an instance is in a step.
+func (x *faults) inStep(name string, to protocol.Mode, step string) {
+	x.t.Helper()
+	want := fmt.Sprintf("to %v: %s", to, step)
+	require.Eventually(x.t, func() bool { _, s := x.modeOf(name); return s == want }, readyTimeout, time.Millisecond, want)
+}
+
+// halt stops a process and waits until all its threads have stopped.
+func (x *faults) halt(pid int) {
+	x.t.Helper()
+	require.NoError(x.t, syscall.Kill(pid, syscall.SIGSTOP))
+	require.Eventually(x.t, func() bool {
+		tasks, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*"))
+		return err == nil && !slices.ContainsFunc(tasks, func(dir string) bool {
+			f := statFields(dir)
+			return len(f) > 0 && f[0] != "T"
+		})
+	}, readyTimeout, time.Millisecond)
+}
+
+// settled waits until no switch of an instance is under way.
+func (x *faults) settled(name string) {
+	x.t.Helper()
+	require.Eventually(x.t, func() bool {
+		mode, switching := x.modeOf(name)
+		return mode != "" && switching == ""
+	}, readyTimeout, 5*time.Millisecond)
+}
+
+// TestSwitchInstanceKilledAtEachStep kills the instance there: nothing of it is left,
+// and one beside it, in the other mode, notices nothing. In half of the cases it has
+// been stopped before it could read what it was sent.
+func TestSwitchInstanceKilledAtEachStep(t *testing.T) {
+	withFaults(t, func(x *faults) {
+		x.switchTo(protocol.Direct)
+		x.switchTo(protocol.Server)
+		kept := x.kept()
+		x.each(func(to protocol.Mode, place string) {
+			x.from(to)
+			i := x.startNamed("victim", guest, "tcpecho", ":7")
+			i.await("ready")
+			id := x.idOf("victim")
+			if to == protocol.Server {
+				require.Empty(x.t, x.await(x.order(id, protocol.Direct)).result.Reason)
+			}
+			require.NoError(x.t, x.dialEcho(netip.AddrPortFrom(addr4, 7), "hello"))
+			held := heldBy(x.t, i.cmd.Process.Pid)
+			require.NotEmpty(x.t, held.memfds)
+			x.stopAt(place)
+			done := x.order(id, to)
+			x.steps.await()
+			if strings.HasPrefix(place, "send") {
+				x.unread("victim", to, place, i.cmd.Process.Pid)
+			}
+			i.kill()
+			x.release()
+			o := x.await(done)
+			require.True(x.t, o.err != nil || o.result.Reason == "the instance ended" || !before(to, place, "received finished"), "%+v", o)
+			held.requireGone(x.t)
+			require.Eventually(x.t, func() bool { mode, _ := x.modeOf("victim"); return mode == "" }, readyTimeout, time.Millisecond)
+			require.NotContains(x.t, x.portOwners(), "tcp/198.18.0.2:7")
+			x.ends(1 - to)
+		})
+		x.from(protocol.Direct)
+		x.keepsNoMore(kept)
+	})
+}
+
+// TestSwitchStoppedAtEachStep stops the instance there, then the monitor, and lets
+// them go on later: the switch goes on too. While it is under way, no other is begun.
+func TestSwitchStoppedAtEachStep(t *testing.T) {
+	withFaults(t, func(x *faults) {
+		x.each(func(to protocol.Mode, place string) {
+			x.from(to)
+			pid := x.instancePID("redis")
+			x.stopAt(place)
+			done := x.order(x.redis, to)
+			x.steps.await()
+			if strings.HasPrefix(place, "send") {
+				x.halt(pid)
+				x.release()
+				x.busy(to, strings.TrimPrefix(place, "send "))
+				require.NoError(x.t, syscall.Kill(pid, syscall.SIGCONT))
+			} else {
+				x.halt(x.monitor.cmd.Process.Pid)
+				x.goesOn()
+				x.monitor.signal(syscall.SIGCONT)
+				x.release()
+			}
+			o := x.await(done)
+			require.NoError(x.t, o.err)
+			require.Empty(x.t, o.result.Reason)
+			x.ends(to)
+		})
+	})
+}
+
+// instancePID is an instance's process.
+func (r *rig) instancePID(name string) int {
+	r.t.Helper()
+	for _, i := range r.status().Instances {
+		if i.Name == name {
+			return i.PID
+		}
+	}
+	r.t.Fatalf("no instance %s", name)
+	return 0
+}
+
+// busy checks that other orders are refused by name while a switch is in a step.
+func (x *faults) busy(to protocol.Mode, step string) {
+	x.t.Helper()
+	x.inStep("redis", to, step)
+	for _, other := range []protocol.Mode{protocol.Direct, protocol.Server} {
+		require.ErrorContains(x.t, x.await(x.order(x.redis, other)).err, fmt.Sprintf("a switch to %v is under way (%s)", to, step))
+	}
+	c := x.Server.Command(context.Background(), filepath.Join(commands, "junction_ctl"), "--json", "--socket", x.socket, "switch", "--all", "--mode", "direct")
+	all := launch(x.t, c, c.Cmd)
+	require.NotZero(x.t, all.exit())
+	require.Contains(x.t, all.stderr.String()+all.stdout.String(), "is under way")
+}
+
+// TestSwitchPeersLate: an instance that answers none of a step's messages in time, nor
+// that it is to go back: who has ordered is told, it is switched no more, and when it
+// answers after all it is as was said. So it is with a network server that stands still.
+func TestSwitchPeersLate(t *testing.T) {
+	const short = 300 * time.Millisecond
+	withFaults(t, func(x *faults) {
+		for _, to := range []protocol.Mode{protocol.Direct, protocol.Server} {
+			begins := map[protocol.Mode]string{protocol.Direct: "make", protocol.Server: "timer"}[to]
+			for _, place := range []string{begins, "received prepared", "received aligned", "received moved"} {
+				x.from(to)
+				pid := x.instancePID("redis")
+				x.stopAt(place)
+				done := x.order(x.redis, to)
+				x.steps.await()
+				x.halt(pid)
+				x.stepTime(short)
+				x.release()
+				o := x.await(done)
+				require.NoError(t, o.err)
+				stays := 1 - to
+				if place == "received moved" {
+					stays = to
+				}
+				require.Equal(t, stays, o.result.Mode, place)
+				require.Contains(t, o.result.Reason, "does not confirm", place)
+				require.ErrorContains(t, x.await(x.order(x.redis, 1-stays)).err, "does not answer")
+				x.stepTime(time.Minute)
+				require.NoError(t, syscall.Kill(pid, syscall.SIGCONT))
+				x.settled("redis")
+				x.ends(stays)
+			}
+		}
+		for _, place := range []string{"mark 1 by server", "mark 2 by server"} {
+			x.from(protocol.Direct)
+			server := x.rig.status().Server.PID
+			x.stopAt(place)
+			done := x.order(x.redis, protocol.Direct)
+			x.steps.await()
+			x.halt(server)
+			x.release()
+			o := x.await(done)
+			require.NoError(t, o.err)
+			require.NotEmpty(t, o.result.Reason, place)
+			require.Equal(t, protocol.Server, o.result.Mode)
+			_ = syscall.Kill(server, syscall.SIGCONT) // unless it has been replaced
+			x.ends(protocol.Server)
+		}
+	})
+}
+
+// TestSwitchQueueRefused: a queue that the host does not let the monitor make is refused
+// by name, and made when it does.
+func TestSwitchQueueRefused(t *testing.T) {
+	withFaults(t, func(x *faults) {
+		x.orphan() // its name is taken
+		o := x.await(x.order(x.redis, protocol.Direct))
+		require.NoError(t, o.err)
+		require.Contains(t, o.result.Reason, "make VF 0 for instance")
+		require.Contains(t, o.result.Reason, "exists")
+		require.Equal(t, protocol.Server, o.result.Mode)
+		x.goesOn()
+		out, err := x.Server.Command(t.Context(), "sh", "-c", `for d in /sys/class/net/jvf*o; do ip link del "${d##*/}" || exit; done`).CombinedOutput()
+		require.NoError(t, err, string(out))
+		x.switchTo(protocol.Direct)
+		x.ends(protocol.Direct)
+		require.Empty(t, x.lastSwitch("redis").Reason)
+	})
+}
