@@ -66,6 +66,9 @@ type Backend struct {
 	// Partly: Takes refuses much for good, so that what new connections are told of
 	// offloads is what the first back end has.
 	Partly bool
+	// RXJoined: the device may hand over TCP segments joined to packets of up to
+	// 64 KiB. Of one that does not, the endpoint joins them.
+	RXJoined bool
 	// RXTrusted: the header's word on a received frame's checksum (NEEDS_CSUM:
 	// partial, the sender is local; DATA_VALID: checked) may be relied upon.
 	RXTrusted bool

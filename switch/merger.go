@@ -55,7 +55,7 @@ func (e *Endpoint) Merge(old, next *Path, tag uint8, hold time.Duration) error {
 	if e.merger.Load() != nil {
 		return ErrMerging
 	}
-	k, err := newSink(e.stack, e.nic, e.dispatcher, !old.gso || !next.gso)
+	k, err := newSink(e.stack, e.nic, e.dispatcher, !old.backend.RXJoined || !next.backend.RXJoined)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func (e *Endpoint) Add(b Backend) (*Path, error) {
 func (p *Path) start() error {
 	var rs []*receiver
 	for _, q := range p.queues {
-		sink, err := newSink(p.e.stack, p.e.nic, p.e.dispatcher, !p.gso)
+		sink, err := newSink(p.e.stack, p.e.nic, p.e.dispatcher, !p.backend.RXJoined)
 		if err != nil {
 			return err
 		}

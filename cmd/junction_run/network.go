@@ -109,7 +109,7 @@ func backend(d direct.Device) modeswitch.Backend {
 		MTU:        d.MTU(),
 		TXChecksum: o.TXChecksum,
 		GSOMax:     o.GSOMax,
-		RXTrusted:  o.RXTrusted,
+		RXTrusted:  o.RXTrusted, RXJoined: o.RXJoined,
 	}
 }
 

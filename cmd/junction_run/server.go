@@ -57,7 +57,7 @@ func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstac
 	n.link, err = modeswitch.New(modeswitch.Options{
 		Backend: modeswitch.Backend{
 			Queues: modeswitch.Queues(lease.Rings()), MAC: mac, MTU: l.MTU,
-			TXChecksum: true, GSOMax: l.GSOMax, RXTrusted: true,
+			TXChecksum: true, GSOMax: l.GSOMax, RXJoined: true, RXTrusted: true,
 		},
 		Spin: s.Spin, Capture: n.capture,
 	})

@@ -34,7 +34,7 @@ type Device struct {
 // run in the NIC's network namespace.
 func Open(_ context.Context, l *nic.Link, o nic.Options) (*Device, error) {
 	d := &Device{link: l, mac: o.MAC, files: nic.FileDevice{
-		Name: o.NIC, Offloads: nic.Offloads{TXChecksum: true, GSOMax: 65536, RXTrusted: true},
+		Name: o.NIC, Offloads: nic.Offloads{TXChecksum: true, GSOMax: 65536, RXJoined: true, RXTrusted: true},
 	}}
 	if err := d.open(o); err != nil {
 		_ = d.Close()

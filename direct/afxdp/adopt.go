@@ -7,10 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/direct/internal/nic"
+	"junction/direct/internal/outlet"
 )
 
 // Export describes the queues of a device to the process that is to use them, to
-// be sent beside their files: FilesPerQueue for each of Queues, in order.
+// be sent beside their files: FilesPerQueue for each of Queues, in order, then
+// Outlet's.
 type Export struct {
 	NIC string `json:"nic"`
 	// Index is the NIC's number in its network namespace.
@@ -26,7 +28,10 @@ type Export struct {
 	// NoChecksum: checksums of frames sent must be complete.
 	NoChecksum bool `json:"no_checksum,omitempty"`
 	// Stamps: received frames may bear a Stamp.
-	Stamps   bool       `json:"stamps,omitempty"`
+	Stamps bool `json:"stamps,omitempty"`
+	// Outlet: there is one, and a further file for each queue, behind those of
+	// Queues.
+	Outlet   nic.Outlet `json:"outlet,omitempty"`
 	Queues   []Geometry `json:"queues"`
 	Warnings []string   `json:"warnings,omitempty"`
 }
@@ -50,16 +55,17 @@ type AdoptOptions struct {
 // passed it on. Closing the device gives the files up, not
 // the queues. Errors: ErrGeometry, or the system's.
 func Adopt(e Export, files []int, o AdoptOptions) (_ *Device, err error) {
-	pairs, err := pairUp(&e, files)
+	queues, err := divide(&e, files)
 	if err != nil {
 		return nil, err
 	}
 	d := &Device{name: e.NIC, mtu: e.MTU, partial: e.Partial, mode: e.mode()}
-	rest := pairs
+	d.files = nic.FileDevice{Name: e.NIC, MTU: e.MTU, Offloads: nic.Offloads{TXChecksum: true, GSOMax: outlet.MaxSegments}}
+	rest := queues
 	defer func() {
 		if err != nil {
-			for _, p := range rest {
-				closeAll(p[:])
+			for _, f := range rest {
+				f.close()
 			}
 			_ = d.Close()
 		}
@@ -72,10 +78,10 @@ func Adopt(e Export, files []int, o AdoptOptions) (_ *Device, err error) {
 			return nil, err
 		}
 	}
-	rules := frameRules{maxFrame: maxFrameFor(e.MTU), partial: e.Partial, frags: e.Frags, stamps: e.Stamps, noChecksum: e.NoChecksum}
-	for i, p := range pairs {
-		rest = pairs[i+1:]
-		q, err := useQueue(d, e.Queues[i], p, rules)
+	rules := frameRules{maxFrame: maxFrameFor(e.MTU), partial: e.Partial, frags: e.Frags, stamps: e.Stamps, noChecksum: e.NoChecksum, all: e.Outlet == nic.OutletAll}
+	for i, f := range queues {
+		rest = queues[i+1:]
+		q, err := useQueue(d, e.Queues[i], f, rules)
 		if err != nil {
 			return nil, fmt.Errorf("use queue %d of %s: %w", i, e.NIC, err)
 		}
@@ -88,7 +94,7 @@ func Adopt(e Export, files []int, o AdoptOptions) (_ *Device, err error) {
 func (e *Export) mode() nic.Mode {
 	m := nic.Mode{
 		NIC: e.NIC, Driver: "afxdp", Attach: "native", Copy: "copy", NeedWakeup: true,
-		Frags: e.Frags, Queues: len(e.Queues), Warnings: e.Warnings,
+		Frags: e.Frags, Queues: len(e.Queues), Outlet: e.Outlet, Warnings: e.Warnings,
 	}
 	if e.Generic {
 		m.Attach = "generic"
@@ -105,27 +111,54 @@ const (
 	leastMTU  = 68
 )
 
-// pairUp checks that files are those that e tells of; if not, it closes them.
-func pairUp(e *Export, files []int) (pairs [][FilesPerQueue]int, err error) {
+// queueFiles are the files of one queue.
+type queueFiles struct {
+	socket, umem int
+	outlet       int // -1: there is none
+}
+
+func (f *queueFiles) close() {
+	closeAll([]int{f.socket, f.umem})
+	if f.outlet >= 0 {
+		_ = unix.Close(f.outlet)
+	}
+}
+
+// divide checks that files are those that e tells of; if not, it closes them.
+func divide(e *Export, files []int) (queues []queueFiles, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(files)
 		}
 	}()
-	if n := len(e.Queues); n == 0 || n > maxQueues || len(files) != n*FilesPerQueue {
+	n, each := len(e.Queues), FilesPerQueue
+	switch e.Outlet {
+	case nic.NoOutlet:
+	case nic.OutletSegments, nic.OutletAll:
+		each++
+	default:
+		return nil, fmt.Errorf("%w: outlet %q", ErrGeometry, e.Outlet)
+	}
+	if n == 0 || n > maxQueues || len(files) != n*each {
 		return nil, fmt.Errorf("%w: %d files for %d queues", ErrGeometry, len(files), n)
 	}
 	if e.MTU < leastMTU || e.MTU > nic.MaxFrame {
 		return nil, fmt.Errorf("%w: MTU %d", ErrGeometry, e.MTU)
 	}
 	for i := range e.Queues {
-		p := [FilesPerQueue]int(files[i*FilesPerQueue:])
-		if err := checkFiles(p[0], p[1], &e.Queues[i]); err != nil {
+		f := queueFiles{files[i*FilesPerQueue], files[i*FilesPerQueue+1], -1}
+		if err := checkFiles(f.socket, f.umem, &e.Queues[i]); err != nil {
 			return nil, err
 		}
-		pairs = append(pairs, p)
+		if e.Outlet != nic.NoOutlet {
+			f.outlet = files[n*FilesPerQueue+i]
+			if err := outlet.Check(f.outlet); err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrGeometry, err)
+			}
+		}
+		queues = append(queues, f)
 	}
-	return pairs, nil
+	return queues, nil
 }
 
 // duplicate returns descriptors of the same files; -1 for what has none.

@@ -15,6 +15,7 @@ type Device struct {
 	name    string
 	watch   *nic.Watch // nil for who may not watch
 	queues  []nic.Queue
+	files   nic.FileDevice // what the outlets of all queues have in common
 	own     []*Queue
 	mac     net.HardwareAddr
 	mtu     int
@@ -29,6 +30,9 @@ func Open(ctx context.Context, l *nic.Link, o nic.Options) (*Device, error) {
 	n, err := Take(ctx, l, o, PlainProgram)
 	if err != nil {
 		return nil, err
+	}
+	if !o.NoOutlet {
+		n.openOutlet(ctx)
 	}
 	e, files := n.Export()
 	d, err := Adopt(e, duplicate(files), AdoptOptions{Watch: true})
@@ -53,6 +57,9 @@ func (d *Device) MTU() int { return d.mtu }
 // Offloads implements nic.Device.
 func (d *Device) Offloads() nic.Offloads {
 	o := d.own[0].t.offloads
+	if d.own[0].outlet != nil {
+		o = d.files.Offloads
+	}
 	o.RXTrusted = d.partial
 	return o
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/direct/internal/nic"
+	"junction/direct/internal/outlet"
 )
 
 // NIC is a NIC whose every frame goes to an XDP program, with a socket on each
@@ -20,6 +21,7 @@ type NIC struct {
 	program  *Program
 	members  int // packet socket that says what the NIC receives, or -1
 	sockets  []*Socket
+	outlet   *outlet.Outlet // of a NIC that its taker uses itself; else nil
 	mac      net.HardwareAddr
 	mtu      int
 }
@@ -155,6 +157,10 @@ func (n *NIC) Export() (e Export, files []int) {
 		pair := s.Files()
 		files = append(files, pair[:]...)
 	}
+	if n.outlet != nil {
+		e.Outlet = nic.OutletSegments
+		files = append(files, n.outlet.Files()...)
+	}
 	return e, files
 }
 
@@ -190,6 +196,10 @@ func (n *NIC) dropSockets() {
 		_ = s.Close()
 	}
 	n.sockets = nil
+	if n.outlet != nil {
+		n.outlet.Release()
+		n.outlet = nil
+	}
 }
 
 // Close gives the NIC back, but for what users of its queues still hold.

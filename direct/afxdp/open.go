@@ -32,15 +32,20 @@ type frameRules struct {
 	stamps bool
 	// noChecksum: what frames pass behind the socket does not fill checksums in.
 	noChecksum bool
+	// all: all leaves by the outlet.
+	all bool
 }
 
 // useQueue makes this process the user of a socket, whose files it takes over,
 // as its maker or after another user's end. files have been checked.
-func useQueue(d *Device, g Geometry, files [FilesPerQueue]int, rules frameRules) (q *Queue, err error) {
-	defer func() { _ = unix.Close(files[1]) }() // the mapping keeps the memory
-	q = &Queue{dev: d, id: g.Queue, fd: files[0], epoll: -1, zeroCopy: g.ZeroCopy}
+func useQueue(d *Device, g Geometry, f queueFiles, rules frameRules) (q *Queue, err error) {
+	defer func() { _ = unix.Close(f.umem) }() // the mapping keeps the memory
+	q = &Queue{dev: d, id: g.Queue, fd: f.socket, epoll: -1, zeroCopy: g.ZeroCopy, outletFD: f.outlet, all: rules.all}
+	if f.outlet >= 0 {
+		q.outlet = nic.NewFileWriter(&d.files, &q.life, f.outlet)
+	}
 	if err = q.life.Init(); err != nil {
-		_ = unix.Close(q.fd)
+		q.closeFiles()
 		return nil, fmt.Errorf("make a doorbell: %w", err)
 	}
 	defer func() {
@@ -59,7 +64,7 @@ func useQueue(d *Device, g Geometry, files [FilesPerQueue]int, rules frameRules)
 			return
 		}
 	}
-	if err = q.mapMemory(files[1], &g, rules); err != nil {
+	if err = q.mapMemory(f.umem, &g, rules); err != nil {
 		return
 	}
 	if err = q.recover(); err != nil {

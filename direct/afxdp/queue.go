@@ -33,6 +33,13 @@ type Queue struct {
 	t transmitter
 	_ [64]byte
 
+	// outlet is where frames leave that the socket does not take; nil: there is
+	// none.
+	outlet   *nic.FileWriter
+	outletFD int
+	all      bool // leaves by it
+	waits    bool // for it to take more
+
 	retry     bool // the kernel has not taken all that is published
 	txDropped atomic.Uint64
 	syscalls  atomic.Uint64
@@ -83,6 +90,9 @@ func (q *Queue) Wake() { q.life.Wake() }
 func (q *Queue) Transmit(hdr *[nic.VnetHdrLen]byte, parts [][]byte) error {
 	if q.life.Closed() {
 		return net.ErrClosed
+	}
+	if q.outlet != nil && (q.all || q.t.leaves(hdr)) {
+		return q.leave(hdr, parts)
 	}
 	return q.t.transmit(hdr, parts)
 }
@@ -139,6 +149,10 @@ func (q *Queue) TransmitWait() error {
 	if q.life.Closed() {
 		return net.ErrClosed
 	}
+	if q.waits {
+		q.waits = false
+		return q.outlet.TransmitWait()
+	}
 	if q.t.reclaim() > 0 && !q.retry {
 		return nil
 	}
@@ -183,7 +197,7 @@ func (q *Queue) Stats() nic.QueueStats {
 	k := q.kernelStats()
 	noBuffer := min(k.Rx_dropped, k.Rx_fill_ring_empty_descs)
 	dropped := q.txDropped.Load()
-	return nic.QueueStats{
+	s := nic.QueueStats{
 		RxPackets:  q.r.packets.Load(),
 		RxBytes:    q.r.bytes.Load(),
 		TxPackets:  q.t.packets.Load() - min(q.t.packets.Load(), dropped+k.Tx_invalid_descs),
@@ -205,6 +219,10 @@ func (q *Queue) Stats() nic.QueueStats {
 			"tx_bad_header": q.t.bad.Load(),
 		},
 	}
+	if q.outlet != nil {
+		s.Add(q.outlet.Stats())
+	}
+	return s
 }
 
 func (q *Queue) kernelStats() unix.XDPStatistics {
@@ -230,8 +248,15 @@ func (q *Queue) close() {
 			m.detach()
 		}
 		_ = unix.Close(q.epoll)
-		_ = unix.Close(q.fd)
+		q.closeFiles()
 	})
+}
+
+func (q *Queue) closeFiles() {
+	_ = unix.Close(q.fd)
+	if q.outletFD >= 0 {
+		_ = unix.Close(q.outletFD)
+	}
 }
 
 // freeLater unmaps the queue's memory once nobody can reach it any more.

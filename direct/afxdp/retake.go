@@ -37,14 +37,14 @@ func Retake(l *nic.Link, e Export, keep [KeepFiles]int, files []int, program *Pr
 		return nil, fmt.Errorf("take %s over: %w", e.NIC, err)
 	}
 	program.generic, program.frags = e.Generic, e.Frags
-	pairs, err := pairUp(&e, files)
+	queues, err := divide(&e, files)
 	if err != nil {
 		return nil, err
 	}
-	for i, p := range pairs {
+	for i, f := range queues {
 		n.sockets = append(n.sockets, &Socket{
 			Geometry: e.Queues[i],
-			socket:   os.NewFile(uintptr(p[0]), "AF_XDP"), umem: os.NewFile(uintptr(p[1]), "umem"),
+			socket:   os.NewFile(uintptr(f.socket), "AF_XDP"), umem: os.NewFile(uintptr(f.umem), "umem"),
 		})
 	}
 	if n.mac, err = net.ParseMAC(e.MAC); err != nil {

@@ -3,7 +3,6 @@ package steer
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -13,6 +12,7 @@ import (
 
 	"junction/direct/afxdp"
 	"junction/direct/internal/nic"
+	"junction/direct/internal/outlet"
 )
 
 // pair is the veth pair of a VF. Programs hang on the devices themselves, not on
@@ -41,50 +41,12 @@ func newPair(l *nic.Link, slot, mtu int) (p pair, err error) {
 	if p, err = findPair(l, slot); err != nil {
 		return p, err
 	}
-	return p, errors.Join(quiet(l, p.outerName), quiet(l, p.innerName))
-}
-
-// quiet keeps the host's network stack from using a device.
-func quiet(l *nic.Link, name string) error {
-	d, err := l.Netlink.LinkByName(name)
-	if err == nil {
-		err = l.Netlink.LinkSetARPOff(d)
-	}
-	if err != nil {
-		return fmt.Errorf("set ARP of %s off: %w", name, err)
-	}
-	for path, value := range map[string]string{
-		"ipv6/conf/" + name + "/disable_ipv6": "1", "ipv4/conf/" + name + "/forwarding": "0",
-	} {
-		err := os.WriteFile("/proc/sys/net/"+path, []byte(value), 0)
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EROFS) {
-			return fmt.Errorf("keep the host's stack off %s: %w", name, err)
-		}
-	}
-	return nil
+	return p, errors.Join(l.Quiet(p.outerName), l.Quiet(p.innerName))
 }
 
 // guard hangs the egress program on the outer end, which is down until then.
 func (p *pair) guard(l *nic.Link, egress *ebpf.Program) error {
-	attrs := netlink.QdiscAttrs{LinkIndex: p.outer, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}
-	if err := l.Netlink.QdiscAdd(&netlink.Clsact{QdiscAttrs: attrs}); err != nil {
-		return nic.Denied(err, "make a clsact qdisc on "+p.outerName, "CAP_NET_ADMIN")
-	}
-	return p.filter(l, egress, false)
-}
-
-// filter hangs the egress program on the outer end, with replace in another's
-// place.
-func (p *pair) filter(l *nic.Link, egress *ebpf.Program, replace bool) error {
-	set := l.Netlink.FilterAdd
-	if replace {
-		set = l.Netlink.FilterReplace
-	}
-	err := set(&netlink.BpfFilter{
-		FilterAttrs: netlink.FilterAttrs{LinkIndex: p.outer, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1},
-		Fd:          egress.FD(), Name: "junction_egress", DirectAction: true,
-	})
-	return nic.Denied(err, "check what "+p.outerName+" sends", "CAP_NET_ADMIN")
+	return outlet.Guard(l, p.outer, egress, false)
 }
 
 // findPair looks the devices of a VF up.
@@ -130,15 +92,7 @@ func (p *pair) remove(l *nic.Link) error {
 	if p.outer == 0 {
 		return nil
 	}
-	return deleteLink(l, p.outer)
-}
-
-func deleteLink(l *nic.Link, index int) error {
-	err := l.Netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
-	if err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("delete a VF's device: %w", err)
-	}
-	return nil
+	return outlet.Delete(l, p.outer)
 }
 
 // sweepBut deletes the VFs that a monitor which died has left on this uplink, but
@@ -157,7 +111,7 @@ func (u *Uplink) sweepBut(these []*VF) error {
 			continue
 		}
 		l.Warn("deleting %s, which a monitor left that died", name)
-		if err := deleteLink(l, d.Attrs().Index); err != nil {
+		if err := outlet.Delete(l, d.Attrs().Index); err != nil {
 			return err
 		}
 	}

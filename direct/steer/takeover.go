@@ -14,6 +14,7 @@ import (
 	"junction/direct"
 	"junction/direct/afxdp"
 	"junction/direct/internal/nic"
+	"junction/direct/internal/outlet"
 	"junction/portmap/table"
 )
 
@@ -200,7 +201,7 @@ func (v *VF) reguard() error {
 	if err := v.u.objects.Outers.Put(uint32(v.pair.outer), [2]uint32{uint32(v.slot), v.owner}); err != nil {
 		return fmt.Errorf("enter the outer end: %w", err)
 	}
-	return v.pair.filter(v.u.nic.Link(), v.u.objects.Egress, true)
+	return outlet.Guard(v.u.nic.Link(), v.pair.outer, v.u.objects.Egress, true)
 }
 
 // VFs returns the VFs that there are.

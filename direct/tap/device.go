@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/direct/internal/nic"
+	"junction/direct/internal/tun"
 )
 
 // Device is an open TAP or macvtap; it implements nic.Device.
@@ -48,12 +49,12 @@ func Open(ctx context.Context, l *nic.Link, o nic.Options) (*Device, error) {
 // an address.
 func Create(ctx context.Context, o nic.Options) (*Device, error) {
 	d := newDevice(o)
-	fds, err := attachTUN(o.NIC, max(1, o.Queues), unix.IFF_TUN_EXCL)
+	fds, err := tun.Attach(o.NIC, max(1, o.Queues), unix.IFF_TUN_EXCL)
 	if err == nil {
 		d.link, err = nic.Find(o.NIC, o.Logger)
 	}
 	if err != nil {
-		closeAll(fds)
+		tun.CloseAll(fds)
 		return nil, err
 	}
 	if err := d.setUpCreated(ctx, fds, o.MTU); err != nil {
@@ -70,7 +71,7 @@ const queueLength = 2048
 func newDevice(o nic.Options) *Device {
 	return &Device{
 		name: o.NIC, mac: o.MAC,
-		files: nic.FileDevice{Name: o.NIC, Offloads: nic.Offloads{TXChecksum: true, GSOMax: 65536, RXTrusted: true}},
+		files: nic.FileDevice{Name: o.NIC, Offloads: nic.Offloads{TXChecksum: true, GSOMax: 65536, RXJoined: true, RXTrusted: true}},
 	}
 }
 
@@ -129,7 +130,7 @@ func (d *Device) open(ctx context.Context, o nic.Options) error {
 func (d *Device) adopt(fds []int) error {
 	d.files.CountsFull = d.macvtap != nil
 	for i, fd := range fds {
-		err := configure(fd)
+		err := tun.Configure(fd)
 		var q *nic.FileQueue
 		if err == nil {
 			q, err = d.files.AddQueue(fd)
@@ -137,7 +138,7 @@ func (d *Device) adopt(fds []int) error {
 			_ = unix.Close(fd)
 		}
 		if err != nil {
-			closeAll(fds[i+1:])
+			tun.CloseAll(fds[i+1:])
 			return err
 		}
 		d.own = append(d.own, q)

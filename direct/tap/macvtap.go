@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/direct/internal/nic"
+	"junction/direct/internal/tun"
 )
 
 // addMacvtap puts a macvtap in passthru mode on the NIC and opens n queues of
@@ -23,7 +24,7 @@ func (d *Device) addMacvtap(n int) (fds []int, err error) {
 	}
 	defer func() {
 		if err != nil {
-			closeAll(fds)
+			tun.CloseAll(fds)
 			fds = nil
 			d.removeMacvtap()
 		}
@@ -118,7 +119,7 @@ func setMacvtapFlags(fd int) error {
 	if err != nil {
 		return err
 	}
-	request.SetUint16(tapFlags | unix.IFF_MULTI_QUEUE)
+	request.SetUint16(tun.Flags | unix.IFF_MULTI_QUEUE)
 	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
 		return fmt.Errorf("set the flags of the macvtap: %w", err)
 	}
@@ -181,7 +182,7 @@ func openNode(dev uint64, n int) (fds []int, err error) {
 		if err == nil {
 			return fds, nil
 		}
-		closeAll(fds)
+		tun.CloseAll(fds)
 	}
 	return nil, nic.Denied(err, "make a node for the macvtap in /tmp, /dev or /run", "CAP_MKNOD")
 }

@@ -57,7 +57,7 @@ func pair(t testing.TB, l link) (a, b *Network) {
 	for i, qs := range [][]*queuetest.Queue{qa, qb} {
 		ep, err := modeswitch.New(modeswitch.Options{Backend: modeswitch.Backend{
 			Queues: modeswitch.Queues(qs), MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(i + 1)},
-			MTU: l.mtu, TXChecksum: l.gso > 0, GSOMax: l.gso, RXTrusted: l.gso > 0,
+			MTU: l.mtu, TXChecksum: l.gso > 0, GSOMax: l.gso, RXJoined: l.gso > 0, RXTrusted: l.gso > 0,
 		}})
 		require.NoError(t, err)
 		ends[i], err = New(Options{Link: ep, Addresses: []netip.Prefix{

@@ -34,7 +34,7 @@ func onVeth(t testing.TB, driver string, o lab.Options, spin time.Duration) (*la
 	off := dev.Offloads()
 	ep, err := modeswitch.New(modeswitch.Options{Spin: spin, Backend: modeswitch.Backend{
 		Queues: modeswitch.Queues(dev.Queues()), MAC: dev.MAC(), MTU: dev.MTU(),
-		TXChecksum: off.TXChecksum, GSOMax: off.GSOMax, RXTrusted: off.RXTrusted,
+		TXChecksum: off.TXChecksum, GSOMax: off.GSOMax, RXTrusted: off.RXTrusted, RXJoined: off.RXJoined,
 	}})
 	require.NoError(t, err)
 	n, err := New(Options{Link: ep, Addresses: []netip.Prefix{lab.ServerAddr4, lab.ServerAddr6}})

@@ -6,7 +6,6 @@ import (
 	"net"
 	"runtime"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,11 +15,6 @@ const (
 	fileBuffers = 64
 	// fileBuffer holds any frame; pages that no frame has reached cost nothing.
 	fileBuffer = (VnetHdrLen + MaxFrame + 4095) &^ 4095
-	// maxParts is how many parts a frame may have, its header not counted.
-	maxParts = 127
-	// busyWait is how long to wait for a device that takes no more: no event
-	// tells when it does.
-	busyWait = 50 * time.Microsecond
 )
 
 // FileDevice is what the queues of a device have in common that are files which
@@ -38,13 +32,10 @@ type FileDevice struct {
 
 // FileQueue is one file of a FileDevice; it implements Queue.
 type FileQueue struct {
+	FileWriter
 	life   Lifetime
-	dev    *FileDevice
-	fd     int
 	first  bool // its Wait watches the NIC
 	rxPoll [3]unix.PollFd
-	txPoll [2]unix.PollFd
-	busy   bool // the device, not the file, took no more
 
 	several datagrams // being cut
 	whole   []byte    // what several is of
@@ -52,18 +43,14 @@ type FileQueue struct {
 	buffers []byte // of mapped memory, fileBuffers times fileBuffer
 	used    int    // buffers received and not yet released
 
-	iov   [1 + maxParts]unix.Iovec
-	noHdr [VnetHdrLen]byte
-
-	rxPackets, rxBytes, txPackets, txBytes, syscalls atomic.Uint64
-	short, full, tooLong, badFrame, bad, refused     atomic.Uint64
-	counted                                          atomic.Uint64 // refused, which the kernel calls dropped
+	rxPackets, rxBytes, rxCalls, short atomic.Uint64
 }
 
 // AddQueue makes fd, which does not block, a queue of the device. It takes fd
 // over, also when it fails.
 func (d *FileDevice) AddQueue(fd int) (*FileQueue, error) {
-	q := &FileQueue{dev: d, fd: fd, first: len(d.Queues) == 0}
+	q := &FileQueue{first: len(d.Queues) == 0}
+	q.FileWriter.init(d, &q.life, fd)
 	if err := q.life.Init(); err != nil {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("make a doorbell: %w", err)
@@ -86,9 +73,6 @@ func (d *FileDevice) AddQueue(fd int) (*FileQueue, error) {
 
 // Watches adds the device's Watch to what the first queue waits for.
 func (q *FileQueue) Watches() error { return q.life.AddRX(q.dev.Watch.FD()) }
-
-// Counted returns how many frames were refused that the kernel counts as dropped.
-func (q *FileQueue) Counted() uint64 { return q.counted.Load() }
 
 // Receive implements Queue.
 func (q *FileQueue) Receive(batch [][]byte) (n int, err error) {
@@ -121,7 +105,7 @@ func (q *FileQueue) Receive(batch [][]byte) (n int, err error) {
 		q.used++
 		bytes += uint64(got - VnetHdrLen)
 	}
-	q.syscalls.Add(calls)
+	q.rxCalls.Add(calls)
 	q.rxPackets.Add(uint64(n))
 	q.rxBytes.Add(bytes)
 	if err == nil || n > 0 || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENETDOWN) {
@@ -147,108 +131,22 @@ func (q *FileQueue) Wait() error {
 	if err := q.dev.Watch.Err(); err != nil {
 		return err
 	}
-	q.syscalls.Add(1)
+	q.rxCalls.Add(1)
 	return q.life.WaitFrames(&q.rxPoll, q.fd, q.dev.Watch, q.first, q.dev.Queues)
 }
 
 // Wake implements Queue.
 func (q *FileQueue) Wake() { q.life.Wake() }
 
-// Transmit implements Queue. The frame is on its way when it returns.
-func (q *FileQueue) Transmit(hdr *[VnetHdrLen]byte, parts [][]byte) error {
-	if hdr == nil {
-		hdr = &q.noHdr
-	}
-	total, err := q.gather(hdr, parts)
-	if err != nil {
-		return err
-	}
-	if err := q.life.Enter(); err != nil {
-		return err
-	}
-	err = q.writev(1 + len(parts))
-	q.life.Leave()
-	clear(q.iov[:1+len(parts)])
-	q.syscalls.Add(1)
-	if err != nil && (q.dev.CountsFull || !errors.Is(err, unix.EAGAIN)) {
-		q.counted.Add(1)
-	}
-	switch {
-	case err == nil:
-		q.txPackets.Add(1)
-		q.txBytes.Add(uint64(total))
-		return nil
-	case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EINTR):
-		q.full.Add(1)
-		q.busy = errors.Is(err, unix.ENOBUFS)
-		return ErrFull
-	case errors.Is(err, unix.EINVAL): // the kernel has read the header more closely
-		q.bad.Add(1)
-		return ErrBadHeader
-	}
-	q.refused.Add(1)
-	return q.dev.failed("send on", err)
-}
-
-// check is the part of Transmit that needs no system call.
-func (q *FileQueue) check(hdr *[VnetHdrLen]byte, total, parts int) error {
-	var h VnetHdr
-	h.Parse(hdr)
-	most := q.dev.MTU + EthHdrLen + VLANTagLen
-	if h.GSOType != GSONone {
-		most = MaxFrame
-	}
-	switch {
-	case total < EthHdrLen:
-		q.badFrame.Add(1)
-		return ErrBadFrame
-	case total > most || parts > maxParts:
-		q.tooLong.Add(1)
-		return ErrTooLong
-	}
-	err := h.Check(total, q.dev.Offloads)
-	if err != nil {
-		q.bad.Add(1)
-	}
-	return err
-}
-
-// Flush implements Queue. Nothing is ever queued.
-func (q *FileQueue) Flush() error { return nil }
-
-// TransmitWait implements Queue.
-func (q *FileQueue) TransmitWait() error {
-	if q.busy {
-		q.busy = false
-		time.Sleep(busyWait)
-		if q.life.Closed() {
-			return net.ErrClosed
-		}
-		return nil
-	}
-	q.txPoll[1] = unix.PollFd{Fd: int32(q.fd), Events: unix.POLLOUT}
-	q.syscalls.Add(1)
-	return q.life.WaitTX(q.txPoll[:])
-}
-
 // Stats implements Queue. What the kernel dropped because no queue was
 // read in time is known for the whole device only: see Device.Stats.
 func (q *FileQueue) Stats() QueueStats {
-	return QueueStats{
-		RxPackets: q.rxPackets.Load(),
-		RxBytes:   q.rxBytes.Load(),
-		TxPackets: q.txPackets.Load(),
-		TxBytes:   q.txBytes.Load(),
-		Syscalls:  q.syscalls.Load(),
-		Drops:     map[string]uint64{"rx_short": q.short.Load()},
-		Refused: map[string]uint64{
-			"tx_full":       q.full.Load(),
-			"tx_too_long":   q.tooLong.Load(),
-			"tx_bad_frame":  q.badFrame.Load(),
-			"tx_bad_header": q.bad.Load(),
-			"tx_device":     q.refused.Load(),
-		},
-	}
+	s := q.FileWriter.Stats()
+	s.Add(QueueStats{
+		RxPackets: q.rxPackets.Load(), RxBytes: q.rxBytes.Load(), Syscalls: q.rxCalls.Load(),
+		Drops: map[string]uint64{"rx_short": q.short.Load()},
+	})
+	return s
 }
 
 // Close ends all calls that wait and closes the file.

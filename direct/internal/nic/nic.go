@@ -113,6 +113,8 @@ type Offloads struct {
 	// Ethernet header, that Transmit takes for segmentation by the device; 0
 	// means that it takes none over the MTU.
 	GSOMax int `json:"gso_max_bytes"`
+	// RXJoined: received TCP segments may be joined to packets of up to 64 KiB.
+	RXJoined bool `json:"rx_joined"`
 	// RXTrusted: the flags NEEDS_CSUM and DATA_VALID of a received frame mean
 	// that its transport checksum need not be verified. Without it they are
 	// never set.
@@ -133,9 +135,23 @@ type Mode struct {
 	// Frags: frames may span several buffers of the NIC (jumbo MTU).
 	Frags  bool `json:"frags"`
 	Queues int  `json:"queues"`
+	// Outlet says which frames leave by a TAP beside an AF_XDP queue.
+	Outlet Outlet `json:"outlet,omitempty"`
 	// Warnings name each fast path that could not be had, with the reason.
 	Warnings []string `json:"warnings,omitempty"`
 }
+
+// Outlet says which frames of an AF_XDP queue leave by a TAP that passes them on to
+// the NIC, because the kernel or the NIC then cuts and sums what is larger than
+// the MTU.
+type Outlet string
+
+// The values of Outlet.
+const (
+	NoOutlet       Outlet = ""
+	OutletSegments Outlet = "segments" // what the socket cannot send as it is
+	OutletAll      Outlet = "all"
+)
 
 // Device is an open NIC. Its methods may be called from any goroutine.
 type Device interface {
@@ -179,6 +195,9 @@ type Options struct {
 	// MAC is the address to receive for; nil means the NIC's own, or a random
 	// one on a TAP, whose own address belongs to the host.
 	MAC net.HardwareAddr
+	// NoOutlet: whatever is larger than the MTU is cut before it reaches an AF_XDP
+	// queue. Otherwise see Mode.Outlet.
+	NoOutlet bool
 	// Logger receives warnings; nil means none is logged. They are also in
 	// Mode.
 	Logger *slog.Logger

@@ -121,7 +121,7 @@ func openLink(driver string, opts modeswitch.Options) (*modeswitch.Endpoint, dir
 	off := dev.Offloads()
 	opts.Backend = modeswitch.Backend{
 		Queues: modeswitch.Queues(dev.Queues()), MAC: dev.MAC(), MTU: dev.MTU(),
-		TXChecksum: off.TXChecksum, GSOMax: off.GSOMax, RXTrusted: off.RXTrusted,
+		TXChecksum: off.TXChecksum, GSOMax: off.GSOMax, RXTrusted: off.RXTrusted, RXJoined: off.RXJoined,
 	}
 	link, err := modeswitch.New(opts)
 	return link, dev, err

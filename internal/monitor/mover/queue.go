@@ -41,7 +41,7 @@ func (m *Mover) backend(d direct.Device) modeswitch.Backend {
 	o, rules := d.Offloads(), egress.Rules{MAC: [6]byte(d.MAC()), Shared: m.o.Shared, Ports: m.ports}
 	return modeswitch.Backend{
 		Queues: modeswitch.Queues(d.Queues()), MAC: d.MAC(), MTU: d.MTU(),
-		TXChecksum: o.TXChecksum, GSOMax: o.GSOMax, RXTrusted: o.RXTrusted,
+		TXChecksum: o.TXChecksum, GSOMax: o.GSOMax, RXTrusted: o.RXTrusted, RXJoined: o.RXJoined,
 		Takes: rules.ByVF, Partly: m.ports != nil,
 	}
 }
