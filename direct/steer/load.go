@@ -39,6 +39,7 @@ type setting struct {
 	index  int // the uplink's
 	queues int
 	vfs    int
+	mtu    int
 	frags  bool
 	maps   map[string]*ebpf.Map // to be used, by name; else new ones are made
 }
@@ -52,7 +53,7 @@ func load(s setting) (*objects, error) {
 	for name, n := range map[string]uint32{
 		"junction_addrs": s.tables.Geometry.Slots + 1, "junction_ports": s.tables.Geometry.Ports(),
 		"junction_xsks": uint32(s.queues), "junction_devs": uint32(s.vfs), "junction_owners": uint32(s.vfs),
-		"junction_outers": uint32(s.vfs), "junction_vfs": uint32(s.vfs), "junction_scopes": uint32(s.vfs), "junction_counts": uint32(s.vfs),
+		"junction_outers": 2 * uint32(s.vfs), "junction_vfs": uint32(s.vfs), "junction_scopes": uint32(s.vfs), "junction_counts": uint32(s.vfs),
 	} {
 		spec.Maps[name].MaxEntries = n
 	}
@@ -60,7 +61,7 @@ func load(s setting) (*objects, error) {
 	copy(mac[:], s.mac)
 	for name, v := range map[string]any{
 		"hash_seed": s.tables.HashSeed, "slot_mask": s.tables.Geometry.Slots - 1,
-		"uplink_index": uint32(s.index), "nic_mac": mac,
+		"uplink_index": uint32(s.index), "nic_mac": mac, "max_frame": uint32(s.mtu + nic.EthHdrLen),
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {
 			return nil, fmt.Errorf("set %s of the steering program: %w", name, err)

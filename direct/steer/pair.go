@@ -106,8 +106,9 @@ func (u *Uplink) sweepBut(these []*VF) error {
 	mine := fmt.Sprintf("%s%d.", prefix, l.Attrs().Index)
 	for _, d := range all {
 		name := d.Attrs().Name
-		if d.Type() != "veth" || !strings.HasPrefix(name, mine) || !strings.HasSuffix(name, "o") ||
-			slices.ContainsFunc(these, func(v *VF) bool { return v != nil && v.pair.outerName == name }) {
+		if !left(d, mine) || slices.ContainsFunc(these, func(v *VF) bool {
+			return v != nil && (v.pair.outerName == name || v.outlet != nil && v.outlet.Index == d.Attrs().Index)
+		}) {
 			continue
 		}
 		l.Warn("deleting %s, which a monitor left that died", name)
@@ -116,4 +117,12 @@ func (u *Uplink) sweepBut(these []*VF) error {
 		}
 	}
 	return nil
+}
+
+// left tells whether a device is the outer end of a VF's pair, or its outlet, by
+// its name, which begins with mine.
+func left(d netlink.Link, mine string) bool {
+	name := d.Attrs().Name
+	rest, ok := strings.CutPrefix(name, mine)
+	return ok && (d.Type() == "veth" && strings.HasSuffix(rest, "o") || d.Type() == "tuntap" && strings.HasSuffix(rest, outletSuffix))
 }

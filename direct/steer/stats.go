@@ -4,12 +4,15 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+
+	"junction/direct/internal/nic"
 )
 
 // counters has a VF's counters in the order of enum count in steer.c.
 type counters struct {
 	In, InBytes, Out, OutBytes                     uint64
 	Short, SpoofedMAC, Servers, SpoofedIP, Spoofed uint64
+	Long                                           uint64
 }
 
 // VFStats counts the frames of a VF, with their bytes.
@@ -22,9 +25,12 @@ type VFStats struct {
 	// Out came from the instance and went onto the wire.
 	Out      uint64 `json:"out"`
 	OutBytes uint64 `json:"out_bytes"`
-	// Drops counts what the instance sent and may not: "short", "spoofed_mac",
-	// "spoofed_ip", "spoofed_port", and "not_direct" for what belongs into its
-	// ring.
+	// Outlet says which of its frames leave by its outlet. A TCP packet that is cut
+	// behind it counts once.
+	Outlet nic.Outlet `json:"outlet,omitempty"`
+	// Drops counts what the instance sent and may not: "short", "too_long",
+	// "spoofed_mac", "spoofed_ip", "spoofed_port", and "not_direct" for what belongs
+	// into its ring.
 	Drops map[string]uint64 `json:"drops"`
 }
 
@@ -34,14 +40,14 @@ func (v *VF) Stats() (VFStats, error) {
 	if err := v.u.objects.Counts.Lookup(uint32(v.slot), &perCPU); err != nil {
 		return VFStats{}, fmt.Errorf("read the counters of VF %d: %w", v.slot, err)
 	}
-	s := VFStats{Owner: v.owner, Drops: make(map[string]uint64)}
+	s := VFStats{Owner: v.owner, Outlet: v.outletUse(), Drops: make(map[string]uint64)}
 	for _, c := range perCPU {
 		s.In += c.In
 		s.InBytes += c.InBytes
 		s.Out += c.Out
 		s.OutBytes += c.OutBytes
 		for name, n := range map[string]uint64{
-			"short": c.Short, "spoofed_mac": c.SpoofedMAC, "not_direct": c.Servers, "spoofed_ip": c.SpoofedIP, "spoofed_port": c.Spoofed,
+			"short": c.Short, "spoofed_mac": c.SpoofedMAC, "not_direct": c.Servers, "spoofed_ip": c.SpoofedIP, "spoofed_port": c.Spoofed, "too_long": c.Long,
 		} {
 			if n != 0 {
 				s.Drops[name] += n

@@ -52,7 +52,7 @@ func TakeOver(ctx context.Context, o Options, e direct.Export, files []int) (_ *
 	if err != nil {
 		return nil, err
 	}
-	u := &Uplink{ownsTables: true}
+	u := &Uplink{ownsTables: true, noOutlets: o.NoOutlet}
 	program, err := u.reload(e, files[0])
 	if err != nil {
 		l.Close()
@@ -97,7 +97,7 @@ func (u *Uplink) reload(e direct.Export, link int) (*afxdp.Program, error) {
 	if u.tables, err = cloneTables(maps); err != nil {
 		return nil, err
 	}
-	s := setting{tables: u.tables, index: e.Index, queues: len(e.Queues), frags: e.Frags, maps: maps}
+	s := setting{tables: u.tables, index: e.Index, queues: len(e.Queues), mtu: e.MTU, frags: e.Frags, maps: maps}
 	if s.mac, err = net.ParseMAC(e.MAC); err != nil {
 		return nil, fmt.Errorf("%w: %w", direct.ErrGeometry, err)
 	}
@@ -201,7 +201,10 @@ func (v *VF) reguard() error {
 	if err := v.u.objects.Outers.Put(uint32(v.pair.outer), [2]uint32{uint32(v.slot), v.owner}); err != nil {
 		return fmt.Errorf("enter the outer end: %w", err)
 	}
-	return outlet.Guard(v.u.nic.Link(), v.pair.outer, v.u.objects.Egress, true)
+	if err := outlet.Guard(v.u.nic.Link(), v.pair.outer, v.u.objects.Egress, true); err != nil {
+		return err
+	}
+	return v.reguardOutlet()
 }
 
 // VFs returns the VFs that there are.

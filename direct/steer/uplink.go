@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,7 @@ type Uplink struct {
 	tables  *table.Maps
 	// ownsTables: nobody else closes them, while it is taken over.
 	ownsTables bool
+	noOutlets  bool
 
 	life   sync.RWMutex // read-locked while a VF is made
 	closed bool         // with life locked
@@ -76,11 +78,11 @@ func Open(ctx context.Context, o Options) (*Uplink, error) {
 	if unused := l.Hardware().Unused(); unused != "" {
 		l.Warn("%s", unused)
 	}
-	s := setting{tables: o.Tables, mac: o.MAC, index: l.Attrs().Index, vfs: o.VFs}
+	s := setting{tables: o.Tables, mac: o.MAC, index: l.Attrs().Index, vfs: o.VFs, mtu: cmp.Or(o.MTU, l.Attrs().MTU)}
 	if s.mac == nil {
 		s.mac = l.Attrs().HardwareAddr
 	}
-	u := &Uplink{tables: o.Tables, vfs: make([]*VF, o.VFs)}
+	u := &Uplink{tables: o.Tables, vfs: make([]*VF, o.VFs), noOutlets: o.NoOutlet}
 	if u.nic, err = afxdp.Take(ctx, l, o.Options, u.loader(s)); err != nil {
 		u.objects.close()
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"junction/direct"
 	"junction/direct/afxdp"
 	"junction/direct/internal/nic"
+	"junction/direct/internal/outlet"
 	"junction/direct/steer/scope"
 	"junction/portmap/table"
 )
@@ -21,13 +22,15 @@ import (
 // VF is an instance's own device: see the package's documentation. Its methods
 // may be called from any goroutine.
 type VF struct {
-	u     *Uplink
-	slot  int
-	owner uint32
-	ports *scope.Ports // nil: all that the owner has
-	pair  pair
-	inner *afxdp.Program
-	sock  *afxdp.Socket
+	u       *Uplink
+	slot    int
+	owner   uint32
+	ports   *scope.Ports // nil: all that the owner has
+	pair    pair
+	inner   *afxdp.Program
+	sock    *afxdp.Socket
+	outlet  *outlet.Outlet // nil: there is none
+	warning string         // why
 
 	closing sync.Once
 }
@@ -114,6 +117,9 @@ func (v *VF) make(ctx context.Context) (err error) {
 	if err := v.pair.up(v.u.nic.Link()); err != nil {
 		return err
 	}
+	if err := v.makeOutlet(); err != nil {
+		return err
+	}
 	if err := o.Devices.Put(uint32(v.slot), uint32(v.pair.outer)); err != nil {
 		return fmt.Errorf("enter the device: %w", err)
 	}
@@ -177,7 +183,15 @@ func (v *VF) Export() (direct.Export, []int) {
 		Partial: v.u.nic.Link().Virtual(), Stamps: true, Queues: []afxdp.Geometry{v.sock.Geometry},
 	}
 	files := v.sock.Files()
-	return e, files[:]
+	all := files[:]
+	if v.outlet != nil {
+		e.Outlet = nic.OutletAll
+		all = append(all, v.outlet.Files()...)
+	}
+	if v.warning != "" {
+		e.Warnings = []string{v.warning}
+	}
+	return e, all
 }
 
 // Close ends the VF: the owner's frames go to the server.
@@ -193,6 +207,7 @@ func (v *VF) close() error {
 		forget(o.Devices, uint32(v.slot)),
 		v.pair.remove(v.u.nic.Link()),
 		forget(o.Outers, uint32(v.pair.outer)),
+		v.closeOutlet(),
 	)
 	if v.sock != nil {
 		err = errors.Join(err, v.sock.Close())

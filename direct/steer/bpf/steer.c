@@ -2,7 +2,7 @@
 //
 // The NIC's switch, in two programs: steer, on the uplink, sends each frame to
 // the network server's socket or into an instance's VF; egress, on a VF's outer
-// end, lets onto the wire what the instance may send. Both look addresses and
+// end and its outlet, lets onto the wire what the instance may send. Both look addresses and
 // ports up in the portmap's tables (package portmap/table says how these are
 // laid out), which the monitor alone writes. In doubt a frame is the server's.
 //
@@ -14,6 +14,7 @@
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
+#include <linux/tcp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -37,6 +38,9 @@
 
 #define STAMP_MAGIC 0x704d5453
 
+// The least segment size that an instance may ask for, as the network server has it.
+#define MIN_SEGMENT 28
+
 #define IPPROTO_ICMP6 58
 #define NDP_FIRST 133
 #define NDP_LAST 137
@@ -45,6 +49,7 @@
 const volatile __u64 hash_seed = 0;
 const volatile __u32 slot_mask = 0;
 const volatile __u32 uplink_index = 0;
+const volatile __u32 max_frame = 0; // what the uplink carries, Ethernet header included
 const volatile __u8 nic_mac[8] = {};
 
 struct slot {
@@ -60,7 +65,7 @@ struct vf {
 // counts of a VF; the order is that of counterNames in Go.
 enum count {
 	IN, IN_BYTES, OUT, OUT_BYTES,
-	DROP_SHORT, DROP_MAC, DROP_SERVERS, DROP_IP, DROP_PORT,
+	DROP_SHORT, DROP_MAC, DROP_SERVERS, DROP_IP, DROP_PORT, DROP_LONG,
 	COUNTS
 };
 
@@ -106,7 +111,8 @@ struct {
 	__type(value, __u32);
 } junction_devs SEC(".maps");
 
-// owners: which VF an instance has; outers: which VF an outer end belongs to.
+// owners: which VF an instance has; outers: which VF an outer end, or an outlet,
+// belongs to.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -344,9 +350,30 @@ server:
 	return bpf_redirect_map(&junction_xsks, queue, XDP_DROP);
 }
 
-// verdict says which counter a frame that an instance sends ends in.
-static __always_inline enum count verdict(void *data, void *end, __u32 owner)
+// fits tells whether the uplink carries a frame, or what it is cut into.
+static __always_inline int fits(struct __sk_buff *skb, const struct packet *p)
 {
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = data;
+	struct tcphdr *tcp;
+	__u32 l4 = sizeof(struct ethhdr) + sizeof(struct iphdr);
+
+	if (!skb->gso_size)
+		return skb->len <= max_frame;
+	if (p->transport || (void *)(eth + 1) > end)
+		return 0; // only TCP is cut, behind headers that are of one length
+	if (eth->h_proto != bpf_htons(ETH_P_IP))
+		l4 = sizeof(struct ethhdr) + sizeof(struct ipv6hdr);
+	tcp = data + l4;
+	if ((void *)(tcp + 1) > end)
+		return 0;
+	return skb->gso_size >= MIN_SEGMENT && l4 + tcp->doff * 4 + skb->gso_size <= max_frame;
+}
+
+// verdict says which counter a frame that an instance sends ends in.
+static __always_inline enum count verdict(struct __sk_buff *skb, __u32 owner)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = data;
 	struct packet p;
 	__u64 w;
@@ -358,8 +385,11 @@ static __always_inline enum count verdict(void *data, void *end, __u32 owner)
 	// Group addresses, and the NIC's own, which all local instances have.
 	if (eth->h_dest[0] & 1 || is_nic(eth->h_dest))
 		return DROP_SERVERS;
-	if (parse(data, end, &p) || p.ndp)
+	// The kernel has taken a VLAN tag off, and would put it on again.
+	if (skb->vlan_present || parse(data, end, &p) || p.ndp)
 		return DROP_SERVERS;
+	if (!fits(skb, &p))
+		return DROP_LONG;
 	w = address_word(p.src);
 	if (KIND(w) == KIND_DEDICATED)
 		return OWNER(w) == owner ? OUT : DROP_IP;
@@ -380,7 +410,7 @@ int egress(struct __sk_buff *skb)
 
 	if (!o)
 		return TC_ACT_SHOT;
-	c = verdict((void *)(long)skb->data, (void *)(long)skb->data_end, o->owner);
+	c = verdict(skb, o->owner);
 	add(o->vf, c, 1);
 	if (c != OUT)
 		return TC_ACT_SHOT;

@@ -26,6 +26,9 @@ func (m *Mover) adopt() error {
 	if err != nil {
 		return err
 	}
+	for _, w := range dev.Mode().Warnings {
+		m.o.Logger.Warn("direct mode: " + w)
+	}
 	path, err := m.o.Link.Add(m.backend(dev))
 	if err != nil {
 		return errors.Join(err, dev.Close())
