@@ -97,7 +97,7 @@ func (n *network) openCapture(path string) (err error) {
 }
 
 func deviceOptions(s *cli.Settings) direct.Options {
-	return direct.Options{NIC: s.NIC, Driver: s.Driver, Queues: s.Queues, MTU: s.MTU, MAC: s.MAC}
+	return direct.Options{NIC: s.NIC, Driver: s.Driver, Queues: s.Queues, MTU: s.MTU, MAC: s.MAC, NoOutlet: s.NoOutlet}
 }
 
 // backend describes a device to the link endpoint.

@@ -42,6 +42,7 @@ type flags struct {
 	hangAfter, spin             time.Duration
 	minPort                     uint16
 	directQueues                int
+	noOutlets                   bool
 	auto                        wire.AutoSettings
 	metrics                     string
 	logFormat                   string
@@ -85,6 +86,7 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.DurationVar(&f.hangAfter, "hang-after", 0, "how long the network server may give no sign of life; default 250ms")
 	fs.DurationVar(&f.spin, "spin", 0, "how long the network server looks for frames before it sleeps")
 	fs.IntVar(&f.directQueues, "direct-queues", steer.DefaultVFs, "how many instances may be in direct mode at once")
+	fs.BoolVar(&f.noOutlets, "no-outlets", false, "have instances in direct mode cut what is larger than the MTU, and make its checksums, instead of sending all by TAPs that pass it on to the NIC")
 	fs.BoolVar(&f.auto.On, "auto", false, "switch the busiest instances to direct mode, and others back (junction_ctl switch --auto changes it)")
 	fs.IntVar(&f.auto.Queues, "auto-queues", 0, "with --auto: how many instances may be in direct mode; default: --direct-queues")
 	fs.Float64Var(&f.auto.Rate, "auto-rate", auto.DefaultRate, "with --auto: from how many packets per second an instance is worth a queue")
@@ -106,7 +108,7 @@ func (f *flags) options() (o monitor.Options, err error) {
 		return o, err
 	}
 	o.Socket, o.HangAfter, o.MinPort, o.Metrics = f.socket, f.hangAfter, f.minPort, f.metrics
-	o.DirectQueues, o.Auto = f.directQueues, f.auto
+	o.DirectQueues, o.NoOutlets, o.Auto = f.directQueues, f.noOutlets, f.auto
 	o.Uplink = wire.Setup{Driver: f.driver, MTU: f.mtu, MAC: f.mac, Spin: f.spin}
 	if o.Uplink.NIC, o.Uplink.Queues, err = direct.ParseNIC(f.nic); err != nil {
 		return o, fmt.Errorf("--nic %q: %w", f.nic, err)

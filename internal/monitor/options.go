@@ -26,6 +26,8 @@ type Options struct {
 	// DirectQueues is how many instances may be in direct mode at once. Default:
 	// steer.DefaultVFs.
 	DirectQueues int
+	// NoOutlets: they cut TCP segments and make checksums themselves (direct.Options.NoOutlet).
+	NoOutlets bool
 	// Auto is the policy of mode switches. Default: off; with all queues.
 	Auto wire.AutoSettings
 	// Shared are the shared addresses, with the prefix lengths of their

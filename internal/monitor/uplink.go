@@ -92,7 +92,7 @@ func (u *uplink) takeOver(ctx context.Context, g table.Geometry, b *brought) {
 func (u *uplink) options() steer.Options {
 	s := u.m.opts.Uplink
 	return steer.Options{
-		Options: direct.Options{NIC: s.NIC, Queues: s.Queues, MTU: s.MTU, MAC: s.HardwareAddr(), Before: u.before.Load(), Logger: u.m.opts.Logger},
+		Options: direct.Options{NIC: s.NIC, Queues: s.Queues, MTU: s.MTU, MAC: s.HardwareAddr(), Before: u.before.Load(), NoOutlet: u.m.opts.NoOutlets, Logger: u.m.opts.Logger},
 		Tables:  u.tables, VFs: u.m.opts.DirectQueues,
 	}
 }

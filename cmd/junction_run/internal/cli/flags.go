@@ -33,7 +33,7 @@ type flags struct {
 	mode, nic, driver string
 	socket            string
 	queues            int
-	wait              bool
+	wait, noOutlet    bool
 	prefixes          []netip.Prefix
 	bare              []netip.Addr // of --ip, without prefix length
 	gateways          []netip.Addr
@@ -70,6 +70,7 @@ func (f *flags) registerNetwork(fs *pflag.FlagSet) {
 	option(fs, "socket", "PATH", "junctiond's socket; default: JUNCTION_SOCKET of the environment, or /run/junction/monitor.sock", path(&f.socket))
 	option(fs, "nic", "IF[:QUEUES]", "NIC to take queues of, and how many; default: all", f.setNIC)
 	word(fs, &f.driver, "driver", "WORD", "afxdp, tap, or as the last resort afpacket; default: the better of the first two that the NIC allows")
+	fs.BoolVar(&f.noOutlet, "no-outlet", false, "with AF_XDP: cut what is larger than the MTU, and make its checksums, in the instance, instead of sending it whole through a TAP that passes it on to the NIC")
 	option(fs, "ip", "CIDR", "address with its prefix length, IPv4 or IPv6; repeatable; with junctiond: an address of one's own instead of the shared one", f.addPrefix)
 	option(fs, "gateway", "ADDR", "default router; repeatable, one for each IP version", f.addGateway)
 	word(fs, &f.priority, "priority", "WORD", "with junctiond: lc (latency critical: eight times the part of a busy uplink) or be (best effort); default: be")

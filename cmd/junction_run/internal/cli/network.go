@@ -41,7 +41,7 @@ func (f *flags) network(s *Settings, cfg *config.Config, host Host) error {
 	if f.nic == "" {
 		return usagef("--mode direct needs a NIC: add --nic IF, or start junctiond; %s", describeNICs(host.NICs()))
 	}
-	s.NIC, s.Queues, s.Driver = f.nic, f.queues, f.driver
+	s.NIC, s.Queues, s.Driver, s.NoOutlet = f.nic, f.queues, f.driver, f.noOutlet
 	s.MAC, s.Neighbours = cfg.HostMAC.V, cfg.StaticARP
 	if s.MTU = f.mtu; s.MTU == 0 {
 		s.MTU = cfg.HostMTU.V
@@ -114,7 +114,7 @@ func (f *flags) spins(s *Settings, cfg *config.Config) {
 
 // leased settles what an instance of the monitor's is told by it.
 func (f *flags) leased(s *Settings, cfg *config.Config) error {
-	for _, name := range []string{"nic", "driver", "gateway"} {
+	for _, name := range []string{"nic", "driver", "no-outlet", "gateway"} {
 		if f.set.Changed(name) {
 			return usagef("--%s has no meaning with --mode %s: junctiond decides; remove one of the two", name, s.Mode)
 		}
@@ -142,7 +142,7 @@ func (f *flags) leased(s *Settings, cfg *config.Config) error {
 // noNetwork refuses flags that need a NIC. A file's settings may stand: the
 // same file serves with and without network.
 func (f *flags) noNetwork(s *Settings, cfg *config.Config) error {
-	for _, name := range []string{"nic", "driver", "ip", "gateway", "mtu", "spin", "pcap", "socket"} {
+	for _, name := range []string{"nic", "driver", "no-outlet", "ip", "gateway", "mtu", "spin", "pcap", "socket"} {
 		if !f.set.Changed(name) {
 			continue
 		}

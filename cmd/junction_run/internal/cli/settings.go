@@ -32,6 +32,7 @@ type Settings struct {
 	NIC        string // with ModeDirect and no lease: the host's NIC
 	Queues     int    // of the NIC; 0: all
 	Driver     string // afxdp, tap, or empty for the best that the NIC allows
+	NoOutlet   bool   // direct.Options.NoOutlet
 	Prefixes   []netip.Prefix
 	Gateways   []netip.Addr // at most one of each IP version
 	MTU        int          // bytes; 0: the NIC's
