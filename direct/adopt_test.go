@@ -292,6 +292,9 @@ func TestAdoptRefuses(t *testing.T) {
 	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer unix.Close(null)
+	blocking, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(blocking)
 	small, err := unix.MemfdCreate("small", unix.MFD_ALLOW_SEALING)
 	require.NoError(t, err)
 	defer unix.Close(small)
@@ -321,6 +324,12 @@ func TestAdoptRefuses(t *testing.T) {
 		}), files},
 		"MTU": {change(func(e *direct.Export) { e.MTU = 1 << 30 }), files},
 		"MAC": {change(func(e *direct.Export) { e.MAC = "x" }), files},
+
+		"no outlet":         {change(func(e *direct.Export) { e.Outlet = "all" }), files},
+		"not an outlet":     {change(func(e *direct.Export) { e.Outlet = "all" }), append(files[:2:2], null)},
+		"unknown outlet":    {change(func(e *direct.Export) { e.Outlet = "some" }), append(files[:2:2], null)},
+		"outlet not wanted": {e, append(files[:2:2], blocking)},
+		"blocking outlet":   {change(func(e *direct.Export) { e.Outlet = "segments" }), append(files[:2:2], blocking)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := openFiles(t)

@@ -27,6 +27,7 @@ type (
 	Mode       = nic.Mode
 	Options    = nic.Options
 	Channels   = nic.Channels
+	Outlet     = nic.Outlet
 
 	// Export and AdoptOptions: queues that another process made, see Adopt.
 	Export       = afxdp.Export

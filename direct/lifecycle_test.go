@@ -118,6 +118,7 @@ func requireNothingLeft(t *testing.T) {
 	require.NoError(t, err)
 	for _, l := range links {
 		require.NotEqual(t, "macvtap", l.Type())
+		require.NotContains(t, l.Attrs().Name, "jtx", "an outlet is left")
 		if l.Attrs().Name == nicName {
 			require.Zero(t, allMulticast(t, l.Attrs().Index), "still receives all multicast")
 			require.False(t, l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached, "an XDP program is left")

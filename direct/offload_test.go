@@ -207,6 +207,7 @@ func vnetStation(t *testing.T) int {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1))
+	require.NoError(t, unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20))
 	require.NoError(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}))
 	require.NoError(t, unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: up(t, peerName).Attrs().Index, Protocol: 0x0008 /* IPv4 */}))
 	return fd
@@ -277,24 +278,6 @@ func sendUDPSegments(t *testing.T, payload []byte, size int) {
 	}))
 	_, err = c.Write(payload)
 	require.NoError(t, err)
-}
-
-// TestTransmitSegments sends one TCP packet of 60 KB through a TAP.
-func TestTransmitSegments(t *testing.T) {
-	enter(t)
-	mac, peer := wire(t, 1500, 1)
-	d := open(t, direct.Options{NIC: nicName, Driver: "tap"})
-	require.GreaterOrEqual(t, d.Offloads().GSOMax, 65536)
-	station, q := vnetStation(t), d.Queues()[0]
-	payload := random(60000)
-	out, start, offset := segment{peer.HardwareAddr, mac.HardwareAddr, peer4, ours4, 6, payload, true, 0}.build()
-	require.ErrorIs(t, q.Transmit(vnetHdr(1, 0, 0, 0, start, offset), [][]byte{out}), direct.ErrTooLong)
-	require.NoError(t, q.Transmit(vnetHdr(1, 1, start+20, 1460, start, offset), [][]byte{out[:54], out[54:1000], out[1000:]}))
-	buf := make([]byte, 70000)
-	n, err := unix.Read(station, buf)
-	require.NoError(t, err)
-	require.Equal(t, byte(1), buf[1], "arrives whole at the veth's peer")
-	require.Equal(t, out[start+20:], buf[direct.VnetHdrLen+start+20:n])
 }
 
 func random(n int) []byte {

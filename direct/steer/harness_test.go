@@ -54,6 +54,11 @@ type bench struct {
 
 func newBench(t testing.TB, vfs int) *bench {
 	t.Helper()
+	return newBenchWith(t, Options{VFs: vfs})
+}
+
+func newBenchWith(t testing.TB, o Options) *bench {
+	t.Helper()
 	runtime.LockOSThread() // for ever: the thread ends with the test, and the namespace with it
 	ns, err := netns.New()
 	require.NoError(t, err, "these tests need root")
@@ -67,7 +72,8 @@ func newBench(t testing.TB, vfs int) *bench {
 	b.peer, index = up(t, peerName)
 	b.wire = packetSocket(t, index)
 	b.fillTable()
-	b.Uplink, err = Open(context.Background(), Options{Options: direct.Options{NIC: nicName}, Tables: b.maps, VFs: vfs})
+	o.NIC, o.Tables = nicName, b.maps
+	b.Uplink, err = Open(context.Background(), o)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = b.Uplink.Close() })
 	b.server = b.adopt(b.Export())
@@ -213,7 +219,7 @@ func await(t testing.TB, wait time.Duration, match func([]byte) bool, devices ..
 // fromWire returns the next frame at the far end that match takes.
 func (b *bench) fromWire(wait time.Duration, match func([]byte) bool) ([]byte, bool) {
 	b.t.Helper()
-	buf := make([]byte, 4096)
+	buf := make([]byte, 1<<17)
 	for end := time.Now().Add(wait); ; {
 		poll := []unix.PollFd{{Fd: int32(b.wire), Events: unix.POLLIN}}
 		n, err := unix.Poll(poll, max(0, int(time.Until(end).Milliseconds())))
@@ -246,11 +252,19 @@ type spec struct {
 	options        bool   // IP options, or an extension header
 	icmpType       byte
 	tag            uint64 // in the payload
+	// vlan and outerVLAN, if not 0, are VLANs that the packet is in.
+	vlan, outerVLAN uint16
 }
 
 // packet makes a frame of s, without checksums.
 func packet(s spec) []byte {
 	f := append(append([]byte(nil), s.dstMAC...), s.srcMAC...)
+	for _, vlan := range []uint16{s.outerVLAN, s.vlan} {
+		if vlan != 0 {
+			f = binary.BigEndian.AppendUint16(f, unix.ETH_P_8021Q)
+			f = binary.BigEndian.AppendUint16(f, vlan)
+		}
+	}
 	if s.ether != 0 {
 		f = binary.BigEndian.AppendUint16(f, s.ether)
 		f = append(f, make([]byte, 46)...)

@@ -161,69 +161,6 @@ func TestStampsPutSwitchedFramesInOrder(t *testing.T) {
 	require.False(t, stamped)
 }
 
-// TestEgress: what is the instance's own goes onto the wire, the rest is counted
-// under its name, and nothing gets to the host's stack.
-func TestEgress(t *testing.T) {
-	b := newBench(t, 2)
-	v, inst := b.newVF(owner)
-	mine := spec{dstMAC: b.peer, srcMAC: b.mac, src: own4, dst: client4, sport: 5, dport: 6}
-	with := func(change func(*spec)) spec {
-		s := mine
-		change(&s)
-		return s
-	}
-	tag := uint64(0x60000000)
-	for name, c := range map[string]struct {
-		s    spec
-		drop string
-	}{
-		"dedicated":          {mine, ""},
-		"dedicated IPv6":     {with(func(s *spec) { s.src, s.dst = own6, client6 }), ""},
-		"dedicated ICMP":     {with(func(s *spec) { s.proto = unix.IPPROTO_ICMP }), ""},
-		"dedicated fragment": {with(func(s *spec) { s.fragment = 77 }), ""},
-		"shared port":        {with(func(s *spec) { s.src, s.sport = shared4, ownPort }), ""},
-		"shared port TCP":    {with(func(s *spec) { s.src, s.sport, s.proto = shared4, ownPort, unix.IPPROTO_TCP }), ""},
-		"another's MAC":      {with(func(s *spec) { s.srcMAC = b.peer }), "spoofed_mac"},
-		"another's address":  {with(func(s *spec) { s.src = others4 }), "spoofed_ip"},
-		"nobody's address":   {with(func(s *spec) { s.src = client4 }), "spoofed_ip"},
-		"another's port":     {with(func(s *spec) { s.src, s.sport = shared4, othersPort }), "spoofed_port"},
-		"nobody's port":      {with(func(s *spec) { s.src, s.sport = shared4, 9999 }), "spoofed_port"},
-		"shared fragment":    {with(func(s *spec) { s.src, s.sport, s.fragment = shared4, ownPort, 0x2000 }), "not_direct"},
-		"shared ICMP":        {with(func(s *spec) { s.src, s.proto = shared4, unix.IPPROTO_ICMP }), "not_direct"},
-		"advertisement":      {with(func(s *spec) { s.src, s.dst, s.proto, s.icmpType = own6, client6, 58, 136 }), "not_direct"},
-		"ARP":                {with(func(s *spec) { s.ether = unix.ETH_P_ARP }), "not_direct"},
-		"group":              {with(func(s *spec) { s.dstMAC = net.HardwareAddr{1, 0, 0x5e, 0, 0, 1} }), "not_direct"},
-		"to a local one":     {with(func(s *spec) { s.dstMAC = b.mac }), "not_direct"},
-		"VLAN":               {with(func(s *spec) { s.ether = unix.ETH_P_8021Q }), "not_direct"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			before, err := v.Stats()
-			require.NoError(t, err)
-			tag++
-			c.s.tag = tag
-			f := packet(c.s)
-			q := inst.Queues()[0]
-			require.NoError(t, q.Transmit(nil, [][]byte{f}))
-			require.NoError(t, q.Flush())
-			if c.drop == "" {
-				got, ok := b.fromWire(soon, tagged(tag))
-				require.True(t, ok, "the frame is lost")
-				require.Equal(t, f, got)
-			}
-			require.Eventually(t, func() bool {
-				s, err := v.Stats()
-				require.NoError(t, err)
-				if c.drop == "" {
-					return s.Out == before.Out+1 && s.OutBytes == before.OutBytes+uint64(len(f))
-				}
-				return s.Out == before.Out && s.Drops[c.drop] == before.Drops[c.drop]+1
-			}, soon, time.Millisecond)
-		})
-	}
-	_, leaked := b.fromWire(0, func(f []byte) bool { return len(f) >= 60 && tagOf(f)>>24 == 0x60 })
-	require.False(t, leaked, "a frame that was dropped is on the wire")
-}
-
 func TestLimits(t *testing.T) {
 	b := newBench(t, 2)
 	ctx := context.Background()

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"junction/direct"
+	"junction/direct/internal/outlet"
 	"junction/direct/steer/scope"
 	"junction/portmap/table"
 )
@@ -19,6 +20,7 @@ func (b *bench) die() {
 	for _, v := range b.VFs() {
 		require.NoError(b.t, v.sock.Close())
 		require.NoError(b.t, v.inner.Close())
+		v.outlet.Release()
 	}
 	require.NoError(b.t, unix.Munmap(b.mem))
 	b.objects.close()
@@ -49,6 +51,10 @@ func TestTakeOver(t *testing.T) {
 	require.NoError(t, b.Steer(owner, v))
 	orphan, err := newPair(b.nic.Link(), 2, 1500) // of a VF in the making
 	require.NoError(t, err)
+	lost := &VF{u: b.Uplink, slot: 2}
+	o, err := outlet.New(b.nic.Link(), lost.outletName(), 1, b.objects.Egress)
+	require.NoError(t, err)
+	defer o.Release()
 	tag, dport := uint64(0x30000000), uint16(9)
 	arrives := func(want int, devices ...direct.Device) {
 		t.Helper()
@@ -89,10 +95,14 @@ func TestTakeOver(t *testing.T) {
 	arrives(server, b.server, inst)
 	dport = 9
 	require.NotContains(t, names(t), orphan.outerName)
+	require.NotContains(t, names(t), lost.outletName())
+	require.Contains(t, names(t), again.outletName())
 	arrives(vf, b.server, inst)
 	leaves(inst)
 	stats, err := again.Stats()
 	require.NoError(t, err)
+	require.Equal(t, direct.Outlet("all"), stats.Outlet)
+	require.GreaterOrEqual(t, stats.Out, uint64(2), "by the outlet")
 	require.GreaterOrEqual(t, stats.In, uint64(3), "the counters go on")
 	require.NoError(t, u.Steer(owner, nil))
 	arrives(server, b.server, inst)
