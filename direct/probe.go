@@ -32,6 +32,8 @@ type Report struct {
 	AFXDP      Offer           `json:"afxdp"`
 	TAP        Offer           `json:"tap"`
 	Macvtap    Offer           `json:"macvtap"`
+	// Outlet: TCP segments can leave AF_XDP queues whole, see Mode.Outlet.
+	Outlet Offer `json:"outlet"`
 	// NIC is nil unless a NIC was asked for.
 	NIC *NICReport `json:"nic,omitempty"`
 }
@@ -59,7 +61,7 @@ type NICReport struct {
 func Probe(name string) Report {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	r := Report{Privileges: privileges(), AFXDP: offer(probeAFXDP()), TAP: offer(probeTAP()), Macvtap: offer(probeMacvtap())}
+	r := Report{Privileges: privileges(), AFXDP: offer(probeAFXDP()), TAP: offer(probeTAP()), Macvtap: offer(probeMacvtap()), Outlet: offer(probeOutlet())}
 	if name != "" {
 		r.NIC = probeNIC(name)
 	}
@@ -122,6 +124,13 @@ func probeMacvtap() error {
 		return fmt.Errorf("%w: the kernel's macvtap is not there; load the module macvtap", ErrUnsupported)
 	}
 	return needNetAdmin()
+}
+
+func probeOutlet() error {
+	if err := probeTAP(); err != nil {
+		return err
+	}
+	return nic.Denied(features.HaveProgramType(ebpf.SchedCLS), "use programs of traffic control", "CAP_BPF", "CAP_NET_ADMIN")
 }
 
 func needNetAdmin() error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,7 +81,7 @@ func (n *network) openDirect(ctx context.Context, s *cli.Settings, logger *slog.
 	n.device = dev
 	mode := dev.Mode()
 	logger.Info("direct mode", "nic", mode.NIC, "driver", mode.Driver, "attach", mode.Attach, "copy", mode.Copy,
-		"need_wakeup", mode.NeedWakeup, "queues", mode.Queues, "mtu", dev.MTU(), "mac", dev.MAC().String())
+		"need_wakeup", mode.NeedWakeup, "outlet", cmp.Or(string(mode.Outlet), "none"), "queues", mode.Queues, "mtu", dev.MTU(), "mac", dev.MAC().String())
 	n.link, err = modeswitch.New(modeswitch.Options{Backend: backend(dev), Spin: s.Spin, Capture: n.capture})
 	return err
 }

@@ -72,6 +72,7 @@ type junctionDevice struct {
 	Driver, Attach, Copy string
 	Queues               int
 	NeedWakeup           bool `json:"need_wakeup"`
+	Outlet               string
 	Warnings             []string
 }
 
@@ -79,6 +80,9 @@ func (d *junctionDevice) describe() []string {
 	words := []string{d.Driver, d.Attach, d.Copy, fmt.Sprintf("%d queue(s)", d.Queues)}
 	if d.NeedWakeup {
 		words = append(words, "need-wakeup")
+	}
+	if d.Outlet != "" {
+		words = append(words, "outlet for "+d.Outlet)
 	}
 	words = append(words, d.Warnings...)
 	return slices.DeleteFunc(words, func(w string) bool { return w == "" })
