@@ -36,13 +36,17 @@ func (e *Enclave) home() CPU {
 }
 
 // Wakeup makes a blocked task runnable.
-func (e *Enclave) Wakeup(now Time, t Task) error {
+func (e *Enclave) Wakeup(now Time, t Task) error { return e.WakeupSince(now, now, t) }
+
+// WakeupSince is Wakeup for a task whose owner says since when its work waits. That is
+// what policies are told; a policy is not held to be broken for it.
+func (e *Enclave) WakeupSince(now, since Time, t Task) error {
 	s, err := e.expect(t, blocked)
 	if err != nil {
 		return err
 	}
 	s.state, s.since = runnable, now
-	e.tell(now, TaskWakeup, t, s)
+	e.tell(since, TaskWakeup, t, s)
 	return nil
 }
 

@@ -60,3 +60,26 @@ func TestAccountsOfCores(t *testing.T) {
 	require.NoError(t, e.Yield(30, task))
 	require.Equal(t, Time(10), e.Status(99, task).Runtime)
 }
+
+// A task that says how long its work has waited is not the policy's fault.
+func TestWakeupSince(t *testing.T) {
+	const timeout = 100
+	m, err := NewMachine(1)
+	require.NoError(t, err)
+	e, err := m.NewEnclave(FirstCPUs(1), EnclaveOptions{RunnableTimeout: timeout})
+	require.NoError(t, err)
+	require.NoError(t, e.Attach(0, false))
+	e.Rescan(0, nil)
+	task, err := e.Enter(0, false, Hints{})
+	require.NoError(t, err)
+	require.NoError(t, e.WakeupSince(1000, 1000-2*timeout, task))
+	_, stalled := e.Stalled(1000 + timeout)
+	require.False(t, stalled)
+	_, stalled = e.Stalled(1000 + timeout + 1)
+	require.True(t, stalled)
+	buf := make([]Message, 4)
+	n, err := e.Receive(NoCPU, buf)
+	require.NoError(t, err)
+	require.Equal(t, TaskWakeup, buf[n-1].Type)
+	require.Equal(t, Time(1000-2*timeout), buf[n-1].At, "but the policy is told")
+}

@@ -107,6 +107,9 @@ type enclave struct {
 	process *plugin.Process
 	driver  *plugin.Driver
 	served  chan struct{} // closed when the policy's goroutine has ended
+	// starting is how many policies are being started, which are given the page.
+	starting  int
+	destroyed bool
 	// events counts what happened to policies here.
 	entered, policies, crashes, handoffs uint64
 	last                                 string // why the last policy ended
@@ -279,7 +282,8 @@ func (a *Actuator) empty(n *enclave) error {
 			a.forget(tid)
 		}
 	}
-	return n.page.Close()
+	n.destroyed = true
+	return n.closePage()
 }
 
 // strike takes an enclave off the list.

@@ -46,3 +46,14 @@ func TestGuardStops(t *testing.T) {
 	require.NoError(t, a.Close())
 	asBefore(t, tids, before)
 }
+
+// An instance that comes when the guard has ended gets another one.
+func TestJoinWithoutGuard(t *testing.T) {
+	a, _ := machineWith(t)
+	g, _ := a.now()
+	require.NoError(t, unix.Kill(g.cmd.Process.Pid, unix.SIGKILL))
+	<-g.ended
+	require.NoError(t, startInstance(t).join(t, a, "e", InstanceOptions{Name: "i", Kthreads: 1}))
+	now, _ := a.now()
+	require.False(t, now.gone())
+}

@@ -123,6 +123,9 @@ func (a *Actuator) Join(name string, g *instance.Giver, o InstanceOptions) error
 	if err := a.acceptable(n, &o); err != nil {
 		return err
 	}
+	if err := a.needGuard(); err != nil {
+		return err
+	}
 	s, err := readStat(o.PID)
 	if err != nil {
 		return err
@@ -296,7 +299,7 @@ func (a *Actuator) heedInstance(i *inst) {
 	}
 	for _, k := range i.kthreads {
 		if !k.awake && awake < i.want {
-			k.awake = i.enclave.e.Wakeup(now-d.Longest, k.task) == nil
+			k.awake = i.enclave.e.WakeupSince(now, now-d.Longest, k.task) == nil
 			awake++
 		}
 	}

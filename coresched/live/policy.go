@@ -51,11 +51,13 @@ func (a *Actuator) needGuard() error {
 func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time.Duration, err error) {
 	a.mu.Lock()
 	n := a.enclaves[name]
-	closed := a.closed
-	a.mu.Unlock()
-	if n == nil || closed {
+	if n == nil || a.closed {
+		a.mu.Unlock()
 		return 0, fmt.Errorf("%w: %q", ErrEnclave, name)
 	}
+	n.starting++
+	a.mu.Unlock()
+	defer a.started(n)
 	if n.exclusive {
 		if err := a.hold(n); err != nil {
 			return 0, err
@@ -92,6 +94,25 @@ func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time
 	blackout = dark.wait()
 	old.end()
 	return blackout, nil
+}
+
+// started is for a policy that no longer needs an enclave's page to start.
+func (a *Actuator) started(n *enclave) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n.starting--
+	if err := n.closePage(); err != nil {
+		a.opts.Logger.Warn("close a page of status words", "enclave", n.name, "error", err)
+	}
+}
+
+// closePage closes the page of an enclave that is destroyed, unless a policy that is
+// starting is about to be given it.
+func (n *enclave) closePage() error {
+	if !n.destroyed || n.starting > 0 {
+		return nil
+	}
+	return n.page.Close()
 }
 
 // darkness is the time that an enclave is without a policy while that is changed.

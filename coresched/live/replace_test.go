@@ -119,3 +119,26 @@ func TestReplaceUnderLoad(t *testing.T) {
 	}
 	require.Zero(t, enclaveOf(t, a, "e").Crashes)
 }
+
+// An enclave may be destroyed while a policy for it starts.
+func TestDestroyedMeanwhile(t *testing.T) {
+	a := newActuator(t)
+	for i := range 5 {
+		require.NoError(t, a.Create("e", oneCore(t), 0))
+		said := make(chan error)
+		go func() {
+			_, err := a.SetPolicy("e", "sol", nil)
+			said <- err
+		}()
+		eventually(t, "it starts", func() bool {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return a.enclaves["e"].starting > 0 || a.enclaves["e"].driver != nil
+		})
+		time.Sleep(time.Duration(i) * 5 * time.Millisecond) // another moment each time
+		require.NoError(t, a.Destroy("e"))
+		if err := <-said; err != nil {
+			require.ErrorIs(t, err, ErrEnclave)
+		}
+	}
+}
