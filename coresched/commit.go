@@ -129,6 +129,7 @@ func (e *Enclave) apply(now Time, t *Txn) {
 		return
 	}
 	s := &e.m.tasks[t.Task]
+	s.waited = e.waited(now, s)
 	s.state, s.cpu, s.since = onCPU, t.CPU, now
 	e.m.cpus[t.CPU].running = t.Task
 	e.show(now, t.Task, s)

@@ -128,6 +128,7 @@ func (e *Enclave) Detach(now Time) {
 		if s.state == onCPU {
 			e.off(now, t, s, runnable)
 		}
+		s.waited = e.waited(now, s)
 		e.m.act(Release, NoCPU, t)
 	})
 	e.keepCounts()
@@ -224,6 +225,23 @@ func (e *Enclave) show(now Time, t Task, s *taskState) {
 func (e *Enclave) Allowed(t Task, c CPU) bool {
 	s := e.m.task(t)
 	return s != nil && s.enclave == e && e.cpus.Has(c) && (!s.pinned || s.allowed.Has(c))
+}
+
+// Waited returns how long t, while the enclave had a policy, was runnable without a
+// core.
+func (e *Enclave) Waited(now Time, t Task) Time {
+	s := e.m.task(t)
+	if s == nil || s.enclave != e {
+		return 0
+	}
+	return e.waited(now, s)
+}
+
+func (e *Enclave) waited(now Time, s *taskState) Time {
+	if e.attached && s.state == runnable {
+		return s.waited + now - s.since
+	}
+	return s.waited
 }
 
 func (s *taskState) total(now Time) Time {

@@ -74,6 +74,7 @@ func (e *Enclave) Block(now Time, t Task) error {
 	if s.state != runnable {
 		return e.leaveCPU(now, t, blocked, TaskBlocked)
 	}
+	s.waited = e.waited(now, s)
 	s.state, s.since = blocked, now
 	e.tell(now, TaskBlocked, t, s)
 	return nil

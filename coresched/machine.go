@@ -57,6 +57,7 @@ type taskState struct {
 	home    CPU  // whose agent hears of it
 	since   Time // in this state
 	runtime Time // up to since
+	waited  Time // for a core, up to since
 	pinned  bool // allowed holds
 	allowed CPUSet
 	hints   Hints

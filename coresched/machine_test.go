@@ -59,6 +59,15 @@ func TestAccountsOfCores(t *testing.T) {
 	require.Equal(t, Time(5), e.Status(25, task).Runtime)
 	require.NoError(t, e.Yield(30, task))
 	require.Equal(t, Time(10), e.Status(99, task).Runtime)
+	require.Equal(t, Time(10+7), e.Waited(37, task))
+	require.Equal(t, 1, e.Commit(40, NoCPU, []Txn{{CPU: 0, Task: task, TaskSeq: 2}}))
+	require.Equal(t, Time(20), e.Waited(50, task), "it has a core")
+	require.NoError(t, e.Preempt(60, task))
+	e.Detach(65)
+	require.Equal(t, Time(25), e.Waited(99, task), "nobody is to blame")
+	require.NoError(t, e.Attach(100, false))
+	require.NoError(t, e.Block(103, task))
+	require.Equal(t, Time(28), e.Waited(999, task))
 }
 
 // A task that says how long its work has waited is not the policy's fault.

@@ -58,12 +58,13 @@ type model struct {
 	offline  [modelCPUs]bool
 	busy     [modelCPUs]bool
 	// mirror is the hardware, as the actions change it.
-	mirror  [modelCPUs]Task
-	adopted map[Task]bool
-	readers [3]map[Task]known
-	inQueue [3]map[origin]Seq
-	now     Time
-	seen    map[string]int
+	mirror   [modelCPUs]Task
+	adopted  map[Task]bool
+	readers  [3]map[Task]known
+	unusable [3]CPUSet // cores, as a reader knows
+	inQueue  [3]map[origin]Seq
+	now      Time
+	seen     map[string]int
 }
 
 func newModel(t *testing.T, seed uint64) *model {
@@ -112,8 +113,10 @@ func (w *model) step() {
 		w.affinity(i)
 	case n < 44:
 		w.hint(i)
-	case n < 47:
+	case n < 46:
 		w.cpu()
+	case n < 47:
+		w.tick(i)
 	case n < 65:
 		w.commit(i, w.group(i))
 	case n < 75:
@@ -238,6 +241,17 @@ func (w *model) cpu() {
 	require.NoError(w.t, w.m.SetCPU(w.now, c, !w.offline[c], w.busy[c]))
 	if w.offline[c] || w.busy[c] {
 		w.displace(c)
+	}
+}
+
+// tick: an agent is told of its core's timer.
+func (w *model) tick(i int) {
+	c := CPU(w.rng.IntN(modelCPUs+2) - 1)
+	err := w.enclaves[i].Tick(w.now, c)
+	if w.sets[i].Has(c) {
+		require.NoError(w.t, err)
+	} else {
+		require.ErrorIs(w.t, err, ErrCPU)
 	}
 }
 
@@ -433,9 +447,11 @@ func (w *model) read(i int) {
 func (w *model) rescan(i int) {
 	w.note("rescan")
 	old := w.readers[i]
-	w.readers[i] = map[Task]known{}
+	w.readers[i], w.unusable[i] = map[Task]known{}, CPUSet{}
 	for _, m := range w.enclaves[i].Rescan(w.now, nil) {
-		if m.Task != NoTask {
+		if m.Task == NoTask {
+			w.heedCPU(i, &m)
+		} else {
 			if k, ok := old[m.Task]; ok {
 				require.GreaterOrEqual(w.t, int32(m.Seq-k.seq), int32(0))
 			}
@@ -452,10 +468,11 @@ func onOf(m *Message) CPU {
 }
 
 func (w *model) heed(i int, m *Message) {
+	w.note(m.Type.String())
 	if m.Task == NoTask {
+		w.heedCPU(i, m)
 		return
 	}
-	w.note(m.Type.String())
 	in := origin{m.Task, NoCPU}
 	if w.perCPU[i] {
 		in.home = m.Home
@@ -477,6 +494,19 @@ func (w *model) heed(i int, m *Message) {
 	w.readers[i][m.Task] = known{!gone, m.Runnable, onOf(m), m.Seq}
 }
 
+// heedCPU: that a core can be used is told to who knows that it cannot, and so on.
+func (w *model) heedCPU(i int, m *Message) {
+	require.True(w.t, w.sets[i].Has(m.CPU))
+	switch m.Type {
+	case CPUBusy:
+		require.False(w.t, w.unusable[i].Has(m.CPU))
+		w.unusable[i].Add(m.CPU)
+	case CPUAvailable:
+		require.True(w.t, w.unusable[i].Has(m.CPU))
+		w.unusable[i].Remove(m.CPU)
+	}
+}
+
 // complete: who has read all messages knows all tasks, and which can run.
 func (w *model) complete(i int) {
 	for t, f := range w.facts {
@@ -488,6 +518,9 @@ func (w *model) complete(i int) {
 		require.True(w.t, k.present, "task %d is lost", t)
 		require.Equal(w.t, f.state >= runnable, k.runnable, "task %d", t)
 		require.Equal(w.t, f.seq, k.seq, "task %d", t)
+	}
+	for c := range CPU(modelCPUs) {
+		require.Equal(w.t, w.sets[i].Has(c) && (w.offline[c] || w.busy[c]), w.unusable[i].Has(c), "core %d", c)
 	}
 	for t, k := range w.readers[i] {
 		require.False(w.t, k.present && w.facts[t] == nil, "task %d is dead", t)
@@ -631,7 +664,7 @@ func TestModel(t *testing.T) {
 	for r := Complete; r < results; r++ {
 		require.NotZero(t, w.seen[r.String()], "%v never came up in %s", r, fmt.Sprint(w.seen))
 	}
-	for typ := TaskNew; typ < CPUTick; typ++ {
+	for typ := TaskNew; typ < messageTypes; typ++ {
 		require.NotZero(t, w.seen[typ.String()], typ)
 	}
 	for _, what := range []string{"rescan", "attach", "stall", "destroy"} {

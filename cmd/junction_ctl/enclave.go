@@ -59,9 +59,13 @@ func (c *ctl) policyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "policy COMMAND", Short: "Choose the policy of an enclave", DisableFlagsInUseLine: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	var params []string
+	var spin time.Duration
 	set := command("set ENCLAVE POLICY [flags]", "Put a policy, by name or a program's path, in charge, in the place of the one before", cobra.ExactArgs(2),
-		func(ctx context.Context, args []string) error { return c.policySet(ctx, args[0], args[1], params) })
+		func(ctx context.Context, args []string) error {
+			return c.policySet(ctx, args[0], args[1], params, spin)
+		})
 	set.Flags().StringArrayVar(&params, "param", nil, "parameter of the policy, such as slice=30us; repeatable")
+	set.Flags().DurationVar(&spin, "spin", 0, "the policy looks for work this long before it sleeps; for a core of its own")
 	cmd.AddCommand(set)
 	return cmd
 }
@@ -108,7 +112,7 @@ func (c *ctl) enclaveDestroy(ctx context.Context, args []string) error {
 	}{1, args[0]}, func(w io.Writer) { fmt.Fprintf(w, "%s\tdestroyed\n", args[0]) })
 }
 
-func (c *ctl) policySet(ctx context.Context, enclave, policy string, params []string) error {
+func (c *ctl) policySet(ctx context.Context, enclave, policy string, params []string, spin time.Duration) error {
 	o := wire.Sched{Enclave: enclave, Policy: policy}
 	if strings.Contains(policy, "/") {
 		path, err := filepath.Abs(policy)
@@ -119,6 +123,9 @@ func (c *ctl) policySet(ctx context.Context, enclave, policy string, params []st
 	}
 	for _, p := range params {
 		o.Args = append(o.Args, "--param", p)
+	}
+	if spin != 0 {
+		o.Args = append(o.Args, "--spin", spin.String())
 	}
 	return c.enclaveOrder(ctx, wire.SchedPolicy, o)
 }
@@ -261,26 +268,35 @@ func writeShares(w io.Writer, all []live.InstanceStatus) {
 	if len(all) == 0 {
 		return
 	}
-	fmt.Fprintln(w, "INSTANCE\tENCLAVE\tCLASS\tWANTS\tMAY USE\tCORES\tGRANTED")
+	fmt.Fprintln(w, "INSTANCE\tENCLAVE\tCLASS\tWANTS\tMAY USE\tCORES\tGRANTED\tWAITED")
 	for _, i := range all {
 		cores := cmp.Or(i.Cores, "-")
 		if i.Held {
 			cores += " (held)"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%v\n", i.Name, i.Enclave, i.Class, i.Want, i.Granted, cores, time.Duration(i.GrantedUS)*time.Microsecond)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%v\t%v\n", plain(i.Name), i.Enclave, i.Class, i.Want, i.Granted, cores, micro(i.GrantedUS), micro(i.WaitedUS))
 	}
 	fmt.Fprintln(w)
 }
 
 func writeThreads(w io.Writer, all []live.ThreadStatus) {
-	fmt.Fprintln(w, "THREAD\tNAME\tENCLAVE\tSTATE\tCPU\tGRANTED")
+	fmt.Fprintln(w, "THREAD\tNAME\tENCLAVE\tSTATE\tCPU\tGRANTED\tWAITED")
 	for _, t := range all {
 		cpu := "-"
 		if t.CPU >= 0 {
 			cpu = strconv.Itoa(t.CPU)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%v\n", t.TID, t.Name, t.Enclave, t.State, cpu, time.Duration(t.GrantedUS)*time.Microsecond)
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%v\t%v\n", t.TID, plain(t.Name), t.Enclave, t.State, cpu, micro(t.GrantedUS), micro(t.WaitedUS))
 	}
+}
+
+func micro(us int64) time.Duration { return time.Duration(us) * time.Microsecond }
+
+// plain shows what others have named as one word of what can be printed: a thread
+// may call itself what a terminal heeds.
+func plain(name string) string {
+	quoted := strconv.Quote(name)
+	return quoted[1 : len(quoted)-1]
 }
 
 func writeSchedTop(w io.Writer, r *schedTopReport) {

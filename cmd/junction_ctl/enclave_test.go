@@ -15,13 +15,13 @@ import (
 func TestEnclaveTables(t *testing.T) {
 	e := live.EnclaveStatus{Name: "work", CPUs: "0-3", Tasks: 2, Status: "active", Policy: "cfs", PID: 7, Handoffs: 9, LastEnd: "replaced by cfs"}
 	threads := []live.ThreadStatus{
-		{TID: 10, Name: "sh", Enclave: "work", State: "running", CPU: 3, GrantedUS: 1500},
-		{TID: 11, Name: "make", Enclave: "work", State: "blocked", CPU: -1},
+		{TID: 10, Name: "sh", Enclave: "work", State: "running", CPU: 3, GrantedUS: 1500, WaitedUS: 2500},
+		{TID: 11, Name: "make\n\x1b[31m", Enclave: "work", State: "blocked", CPU: -1},
 	}
 	instances := []live.InstanceStatus{{Name: "web", Enclave: "work", Class: "lc", Want: 2, Granted: 1, Cores: "3", Held: true}}
 	var out bytes.Buffer
 	require.NoError(t, tabulate(&out, func(w io.Writer) { writeEnclave(w, e, threads, instances) }))
-	for _, want := range []string{"work     0-3", "active", "replaced by cfs", "1.5ms", "make", "blocked", "web", "3 (held)"} {
+	for _, want := range []string{"work     0-3", "active", "replaced by cfs", "1.5ms", "2.5ms", `make\n\x1b[31m `, "blocked", "web", "3 (held)"} {
 		require.Contains(t, out.String(), want)
 	}
 	out.Reset()

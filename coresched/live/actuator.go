@@ -8,8 +8,11 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -36,6 +39,8 @@ type Options struct {
 var (
 	// ErrEnclave: no enclave of this name, or there is one already.
 	ErrEnclave = errors.New("no such enclave")
+	// ErrName: what no enclave can be called.
+	ErrName = errors.New("not a name for an enclave")
 	// ErrExists: there is an enclave of this name.
 	ErrExists = errors.New("enclave exists")
 	// ErrClosed: the actuator has ended.
@@ -220,6 +225,10 @@ func (a *Actuator) Close() error {
 	return errors.Join(append(errs, a.watch.close(), g.close(), a.groups.close())...)
 }
 
+func notInNames(r rune) bool {
+	return !unicode.IsGraphic(r) || unicode.IsSpace(r) || r == utf8.RuneError
+}
+
 // Create makes an enclave of cores that belong to none yet. timeout is how long
 // a thread may wait for a core before the policy is held to be broken; 0: for
 // ever.
@@ -229,8 +238,8 @@ func (a *Actuator) Create(name string, cpus cs.CPUSet, timeout time.Duration) er
 	switch {
 	case a.closed:
 		return ErrClosed
-	case name == "" || len(name) > 64:
-		return fmt.Errorf("%w: a name has 1 to 64 characters", ErrEnclave)
+	case name == "" || len(name) > 64 || strings.ContainsFunc(name, notInNames):
+		return fmt.Errorf("%w: %q; take 1 to 64 letters, digits and signs, without spaces", ErrName, name)
 	case a.enclaves[name] != nil:
 		return fmt.Errorf("%w: %q", ErrExists, name)
 	}

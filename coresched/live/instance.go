@@ -480,8 +480,9 @@ type InstanceStatus struct {
 	Held       bool   `json:"held"`            // by the kernel: SCHED_IDLE without a core, or bound to those it has
 	Group      string `json:"group,omitempty"` // its CPU cgroup, if it is best effort
 	GrantedUS  int64  `json:"granted_us"`
-	Grants     uint64 `json:"grants"` // changes
-	Forces     uint64 `json:"forces"` // not complied with in time
+	WaitedUS   int64  `json:"waited_us"` // its kthreads, for a core
+	Grants     uint64 `json:"grants"`    // changes
+	Forces     uint64 `json:"forces"`    // not complied with in time
 	Denials    uint64 `json:"denials"`
 }
 
@@ -499,6 +500,7 @@ func (a *Actuator) Instances() []InstanceStatus {
 		}
 		for _, k := range i.kthreads {
 			s.GrantedUS += i.enclave.e.Status(now, k.task).Runtime.Microseconds()
+			s.WaitedUS += i.enclave.e.Waited(now, k.task).Microseconds()
 		}
 		all = append(all, s)
 	}

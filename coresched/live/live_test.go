@@ -496,6 +496,9 @@ func TestRefusals(t *testing.T) {
 	require.NoError(t, a.Create("e", oneCore(t), 0))
 	require.ErrorIs(t, a.Create("e", oneCore(t), 0), ErrExists)
 	require.ErrorIs(t, a.Create("f", oneCore(t), 0), cs.ErrCPU)
+	for _, name := range []string{"", "a b", "a\x1b[31m", "\xff", strings.Repeat("x", 65)} {
+		require.ErrorIs(t, a.Create(name, oneCore(t), 0), ErrName)
+	}
 	require.ErrorIs(t, a.Push("none", []int{1}), ErrEnclave)
 	require.ErrorIs(t, a.Push("e", []int{2}), ErrRefused, "the kernel's")
 	require.ErrorIs(t, a.Push("e", []int{os.Getpid()}), ErrRefused)

@@ -45,6 +45,7 @@ type ThreadStatus struct {
 	State     string `json:"state"` // running, waiting or blocked
 	CPU       int    `json:"cpu"`   // -1: none
 	GrantedUS int64  `json:"granted_us"`
+	WaitedUS  int64  `json:"waited_us"` // for a core, while there was a policy
 }
 
 // Enclaves returns how all enclaves stand, by name.
@@ -90,6 +91,7 @@ func (a *Actuator) Threads() []ThreadStatus {
 	for _, t := range a.threads {
 		s := t.enclave.e.Status(now, t.task)
 		x := ThreadStatus{TID: t.tid, Name: t.comm, Enclave: t.enclave.name, State: "blocked", CPU: -1, GrantedUS: s.Runtime.Microseconds()}
+		x.WaitedUS = t.enclave.e.Waited(now, t.task).Microseconds()
 		switch {
 		case s.OnCPU:
 			x.State, x.CPU = "running", int(s.CPU)
