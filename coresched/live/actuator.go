@@ -139,6 +139,7 @@ type member struct {
 	task    cs.Task
 	enclave *enclave
 	original
+	missing bool // it has ended, and nothing was on its way that tells
 	adopted bool // its scheduling is ours now, and what we made it:
 	class   uint32
 	cores   cs.CPUSet

@@ -30,10 +30,8 @@ func (a *Actuator) compare() {
 	for i := range min(perBeat, len(tids)) {
 		a.checked = tids[(from+i)%len(tids)]
 		switch m := a.threads[a.checked]; {
-		case m.ended(): // and nobody has told us
-			_ = m.enclave.e.Die(clock(), m.task)
-			a.forget(m.tid)
-			m.enclave.wake()
+		case m.ended():
+			a.missed(m)
 		case m.differs():
 			a.heedOutside(m)
 		}
@@ -45,6 +43,20 @@ func (a *Actuator) compare() {
 func (m *member) ended() bool {
 	_, err := unix.SchedGetAttr(m.tid, 0)
 	return errors.Is(err, unix.ESRCH)
+}
+
+// missed is for a thread that has ended. That is told, behind what else it did; if
+// nothing was on its way at one comparison, and all was heeded at the next, it never
+// will be.
+// +checklocks:a.mu
+func (a *Actuator) missed(m *member) {
+	if m.missing {
+		_ = m.enclave.e.Die(clock(), m.task)
+		a.forget(m.tid)
+		m.enclave.wake()
+		return
+	}
+	m.missing = a.watch.reader.AvailableBytes() == 0
 }
 
 // differs tells whether a thread is not scheduled as we made it.
