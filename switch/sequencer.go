@@ -26,8 +26,8 @@ type sequencer struct {
 	figures Merged
 }
 
-// window is how many frames may be held; a power of two.
-const window = 4096
+// window is how many frames may be held, as many as a queue holds; a power of two.
+const window = 8192
 
 // patience is how many times hold a frame may be held at most.
 const patience = 3

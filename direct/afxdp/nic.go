@@ -53,7 +53,7 @@ func (n *NIC) take(ctx context.Context, o nic.Options, load Loader) (err error) 
 		n.link.Warn("%s", n.program.warning)
 	}
 	for id := range queues {
-		s, err := NewSocket(ctx, Target{n.link, id, n.program.frags})
+		s, err := NewSocket(ctx, Target{Link: n.link, Queue: id, Frags: n.program.frags})
 		if err != nil {
 			return err
 		}
@@ -169,7 +169,7 @@ func (n *NIC) Export() (e Export, files []int) {
 func (n *NIC) Renew(ctx context.Context) error {
 	for i, old := range n.sockets {
 		_ = old.Close() // whoever else has it keeps the queue: then the next call says so
-		s, err := NewSocket(ctx, Target{n.link, old.Queue, n.program.frags})
+		s, err := NewSocket(ctx, Target{Link: n.link, Queue: old.Queue, Frags: n.program.frags})
 		if err != nil {
 			return err
 		}

@@ -30,6 +30,18 @@ type Target struct {
 	Queue int
 	// Frags: the XDP program handles frames of several buffers.
 	Frags bool
+	// RXMemory is how many bytes of memory are for receiving, at most, a power of
+	// two; 0 is 2048 frames' worth.
+	RXMemory uint32
+}
+
+// geometry is that of a socket for it.
+func (t *Target) geometry() Geometry {
+	g := Geometry{Queue: t.Queue, Chunk: chunkSizeFor(t.Link.Attrs().MTU), RXChunks: rxChunks, TXChunks: txChunks}
+	if t.RXMemory != 0 {
+		g.RXChunks = t.RXMemory / g.Chunk
+	}
+	return g
 }
 
 // NewSocket makes a socket and binds it, in the network namespace of the calling
@@ -42,15 +54,15 @@ func NewSocket(ctx context.Context, to Target) (_ *Socket, err error) {
 	if err != nil {
 		return nil, nic.Denied(err, "open an AF_XDP socket", "CAP_NET_RAW")
 	}
-	s := &Socket{
-		Geometry: Geometry{Queue: to.Queue, Chunk: chunkSizeFor(to.Link.Attrs().MTU), RXChunks: rxChunks, TXChunks: txChunks},
-		socket:   os.NewFile(uintptr(fd), "AF_XDP"),
-	}
+	s := &Socket{Geometry: to.geometry(), socket: os.NewFile(uintptr(fd), "AF_XDP")}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
 		}
 	}()
+	if err = s.check(); err != nil {
+		return nil, err
+	}
 	if err = s.setUpMemory(fd); err != nil {
 		return nil, err
 	}

@@ -80,6 +80,12 @@ func (u *Uplink) reserve(owner uint32, ports *scope.Ports) (*VF, error) {
 	return v, nil
 }
 
+// rxMemory is for 8192 frames, of which each has 2 KiB, with an MTU of 1500. A
+// veth's sender does not wait for its receiver; and a client's acknowledgements of
+// what the instance has sent, each in a frame of its own, are more than 2048 when
+// the instance has had no processor for 20 ms.
+const rxMemory = 16 << 20
+
 // make makes devices, socket and entries of the maps; that of the owner is the
 // last.
 func (v *VF) make(ctx context.Context) (err error) {
@@ -101,7 +107,7 @@ func (v *VF) make(ctx context.Context) (err error) {
 	if err := v.pair.attach(v.inner); err != nil {
 		return err
 	}
-	if v.sock, err = afxdp.NewSocket(ctx, afxdp.Target{Link: inner, Queue: 0}); err != nil {
+	if v.sock, err = afxdp.NewSocket(ctx, afxdp.Target{Link: inner, Queue: 0, RXMemory: rxMemory}); err != nil {
 		return err
 	}
 	files := v.sock.Files()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"junction/internal/lab"
 	"junction/internal/monitor/client"
 	"junction/internal/monitor/wire"
 	"junction/switch/protocol"
@@ -237,6 +238,9 @@ func (r *rig) switchUnder(t *testing.T, load *switchLoad, n int) {
 	// Not BBR, which may be the host's default: every ten seconds it nearly stops, for
 	// 200 ms, whatever the other side does. Reno is the one that every kernel allows here.
 	require.NoError(t, r.Client.Sysctl("net/ipv4/tcp_congestion_control", "reno"))
+	// A NIC has a queue; a veth drops what is beyond 256 frames at once.
+	out, err := r.Client.Command(t.Context(), need(t, "tc"), "qdisc", "replace", "dev", lab.ClientNIC, "root", "pfifo", "limit", "10000").CombinedOutput()
+	require.NoError(t, err, string(out))
 	l := new(running)
 	load.start(t, r, l, load.ip)
 	defer l.stop()
