@@ -207,6 +207,27 @@ func TestInstanceIsDenied(t *testing.T) {
 	require.Positive(t, a.Instances()[0].Denials)
 }
 
+// TestGuaranteed: an instance may execute as many threads as it is guaranteed without
+// asking, also while others have the cores.
+func TestGuaranteed(t *testing.T) {
+	a, cores := machineWith(t)
+	all := cores.Len()
+	be, lc := startInstance(t), startInstance(t)
+	require.NoError(t, be.join(t, a, "e", InstanceOptions{Name: "be", Kthreads: all, Class: cs.BestEffort}))
+	be.Show(instance.Demand{Want: all, Waiting: 1}, true)
+	eventually(t, "best effort has all cores", func() bool { return a.Instances()[0].Cores == cores.String() })
+	require.NoError(t, lc.join(t, a, "e", InstanceOptions{Name: "lc", Kthreads: all + 1, Guaranteed: all}))
+	lc.granted(t, all)
+	s := a.Instances()
+	require.Zero(t, s[1].Want)
+	require.Equal(t, cores.String(), s[0].Cores)
+	lc.Show(instance.Demand{Want: 1}, true)
+	eventually(t, "it has a core", func() bool { return a.Instances()[1].Cores != "" })
+	require.Equal(t, all, lc.Grant().Kthreads)
+	require.False(t, a.Instances()[1].Held)
+	lc.scheduled(t, unix.SCHED_NORMAL, cores)
+}
+
 // TestPolicyGone: without a policy an instance has all its kthreads, and its
 // threads are as they were.
 func TestPolicyGone(t *testing.T) {
