@@ -78,7 +78,7 @@ var (
 	// Switch measures an instance that is switched between both modes.
 	Switch = Suite{benchmarks: switchBenchmarks, anyCPU: true, plot: writeSwitchPlot}
 	// Sched measures core scheduling of this machine's threads and instances.
-	Sched = Suite{benchmarks: schedBenchmarks, anyCPU: true, plot: writeSchedPlot}
+	Sched = Suite{benchmarks: schedBenchmarks, anyCPU: true}
 )
 
 // Names returns the names of the suite's cases.
