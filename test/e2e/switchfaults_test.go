@@ -18,6 +18,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 
 	"junction/internal/lab"
 	"junction/internal/monitor/client"
@@ -29,12 +30,12 @@ import (
 // (switch/protocol): what it does and the answers that it gets.
 var places = map[protocol.Mode][]string{
 	protocol.Direct: {
-		"make", "send prepare", "mark 0 by direct", "received prepared", "stamp", "send align", "mark 1 by server", "received aligned",
-		"steer direct", "send move", "mark 2 by server", "received moved", "send finish", "received finished", "unstamp", "report",
+		"make", "send prepare", "mark 0 by direct", "received prepared", "send align", "mark 1 by server", "received aligned",
+		"steer direct", "send move", "mark 2 by server", "received moved", "send finish", "received finished", "report",
 	},
 	protocol.Server: {
-		"send prepare", "mark 0 by server", "received prepared", "stamp", "send align", "mark 1 by direct", "received aligned",
-		"steer server", "send move", "mark 2 by direct", "received moved", "send finish", "received finished", "unstamp", "drop", "report",
+		"send prepare", "mark 0 by server", "received prepared", "send align", "mark 1 by direct", "received aligned",
+		"steer server", "send move", "mark 2 by direct", "received moved", "send finish", "received finished", "drop", "report",
 	},
 }
 
@@ -259,7 +260,7 @@ func TestSwitchServerKilledAtEachStep(t *testing.T) {
 			switch {
 			case !before(to, place, "received moved"):
 				require.Equal(x.t, to, o.result.Mode)
-			case to == protocol.Server || !before(to, place, "stamp"):
+			case to == protocol.Server || !before(to, place, "send align"):
 				require.Equal(x.t, 1-to, o.result.Mode)
 				require.Contains(x.t, o.result.Reason, "network server")
 			}
@@ -503,6 +504,48 @@ func TestSwitchPeersLate(t *testing.T) {
 	})
 }
 
+// TestSwitchQueueDeletedAtEachStep deletes the queue's device there: whichever way the
+// switch goes, the instance is in server mode in the end.
+func TestSwitchQueueDeletedAtEachStep(t *testing.T) {
+	withFaults(t, func(x *faults) {
+		x.each(func(to protocol.Mode, place string) {
+			if place == "make" || to == protocol.Server && place == "report" {
+				return // there is none
+			}
+			x.from(to)
+			x.stopAt(place)
+			done := x.order(x.redis, to)
+			x.steps.await()
+			require.Equal(x.t, 1, x.deleteQueues())
+			x.release()
+			o := x.await(done)
+			require.NoError(x.t, o.err)
+			if to == protocol.Direct && before(to, place, "received moved") {
+				require.Equal(x.t, protocol.Server, o.result.Mode)
+				require.NotEmpty(x.t, o.result.Reason)
+			}
+			require.Eventually(x.t, func() bool { mode, s := x.modeOf("redis"); return mode == "server" && s == "" }, readyTimeout, time.Millisecond)
+			x.ends(protocol.Server)
+		})
+	})
+}
+
+// deleteQueues deletes the devices of all queues and returns how many there were.
+func (x *faults) deleteQueues() (n int) {
+	x.t.Helper()
+	require.NoError(x.t, x.Server.Do(func() error {
+		all, err := netlink.LinkList()
+		for _, l := range all {
+			if name := l.Attrs().Name; err == nil && strings.HasPrefix(name, "jvf") && strings.HasSuffix(name, "o") {
+				err = netlink.LinkDel(l)
+				n++
+			}
+		}
+		return err
+	}))
+	return n
+}
+
 // TestSwitchQueueRefused: a queue that the host does not let the monitor make is refused
 // by name, and made when it does.
 func TestSwitchQueueRefused(t *testing.T) {
@@ -514,8 +557,7 @@ func TestSwitchQueueRefused(t *testing.T) {
 		require.Contains(t, o.result.Reason, "exists")
 		require.Equal(t, protocol.Server, o.result.Mode)
 		x.goesOn()
-		out, err := x.Server.Command(t.Context(), "sh", "-c", `for d in /sys/class/net/jvf*o; do ip link del "${d##*/}" || exit; done`).CombinedOutput()
-		require.NoError(t, err, string(out))
+		require.Equal(t, 1, x.deleteQueues())
 		x.switchTo(protocol.Direct)
 		x.ends(protocol.Direct)
 		require.Empty(t, x.lastSwitch("redis").Reason)
