@@ -162,19 +162,32 @@ func (x *faults) ends(mode protocol.Mode) {
 }
 
 // queues checks that there are so many: in the status, as devices and in the maps of
-// the steering program.
+// the steering program. Each has a pair of devices, and an outlet or none.
 func (x *faults) queues(n int) {
 	x.t.Helper()
 	type held struct {
 		Queues, Devices int
 		Entries         map[string]int
 	}
-	want := held{n, len(x.bare) + 2*n, map[string]int{"junction_owners": n, "junction_outers": n, "junction_devs": n}}
-	var is held
+	var is, want held
 	require.Eventually(x.t, func() bool { // one of which nobody is told ends a little later
-		is = held{x.directQueues(), len(x.links()), x.entries()}
+		links := x.links()
+		outlets := min(n, count(links, "t"))
+		want = held{n, len(x.bare) + 2*n + outlets, map[string]int{"junction_owners": n, "junction_outers": n + outlets, "junction_devs": n}}
+		is = held{x.directQueues(), len(links), x.entries()}
 		return reflect.DeepEqual(want, is)
-	}, readyTimeout, 5*time.Millisecond, "%+v, expected %+v", &is, want)
+	}, readyTimeout, 5*time.Millisecond, "%+v, expected %+v", &is, &want)
+}
+
+// count counts devices of queues, by what their names end with: o and i are those of a
+// pair, t an outlet.
+func count(links []string, end string) (n int) {
+	for _, name := range links {
+		if strings.HasPrefix(name, "jvf") && strings.HasSuffix(name, end) {
+			n++
+		}
+	}
+	return n
 }
 
 // entries counts what is in the steering program's maps about queues.
