@@ -291,3 +291,19 @@ func BenchmarkSim(b *testing.B) {
 		}
 	}
 }
+
+// Who asks for what no run can be is told so.
+func TestImpossibleLoads(t *testing.T) {
+	for _, load := range []float64{-1, 1e-300, 1e-7, 11} {
+		_, _, err := sim.Workload("exp", load, 4, 1, 0)
+		require.ErrorIs(t, err, sim.ErrConfig, "%v", load)
+	}
+	r, err := sim.Run(sim.Config{Policy: policy(t, "sol"), Cores: 4, Instances: workload(t, "exp", 1e-6, 4, 4, 0), Requests: 1000})
+	require.NoError(t, err)
+	require.Less(t, r.Short.Quantile(1), ms, "they do not meet")
+	_, err = sim.Run(sim.Config{
+		Policy: policy(t, "sol"), Cores: 1, Cost: sim.Cost{Commit: cs.Time(time.Hour)}, Instances: workload(t, "exp", 10, 1, 1, 0), Requests: 1 << 21,
+	})
+	require.ErrorIs(t, err, sim.ErrConfig)
+	require.ErrorIs(t, err, cs.ErrFull)
+}

@@ -101,6 +101,9 @@ type Recorded struct {
 	last    cs.Time
 }
 
+// latest is when an arrival may be, at most: after 31 years.
+const latest = 1e18
+
 // Arrival is a request and when it comes, from the start on.
 type Arrival struct {
 	At  cs.Time
@@ -116,7 +119,7 @@ func (r *Recorded) Next(*rand.Rand) (cs.Time, Job, bool) {
 	r.next++
 	at := a.At
 	if r.Stretch > 0 {
-		at = cs.Time(float64(at) * r.Stretch)
+		at = cs.Time(min(float64(at)*r.Stretch, latest))
 	}
 	gap := at - r.last
 	r.last = at

@@ -1,6 +1,10 @@
 package sim
 
-import cs "junction/coresched"
+import (
+	"fmt"
+
+	cs "junction/coresched"
+)
 
 // arrive brings instance i a request.
 func (w *world) arrive(i int) error {
@@ -49,7 +53,7 @@ func (w *world) own(i int, r request) error {
 	if !ok {
 		var err error
 		if t, err = w.enter(i, false); err != nil {
-			return err
+			return fmt.Errorf("%w: requests come faster than this policy, at these costs, serves them: %w", ErrConfig, err)
 		}
 	}
 	w.load(t, r)

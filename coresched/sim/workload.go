@@ -30,13 +30,16 @@ var services = map[string]Service{
 // ErrWorkload: no such workload, or a file that holds none.
 var ErrWorkload = errors.New("no such workload")
 
+// minLoad keeps a run within the 292 years that a Time has.
+const minLoad = 1e-6
+
 // Workload returns the instances of a workload, named or in a file, that load
 // that many cores. Its requests are dealt out to n instances evenly, at random
 // moments; those of a file come when it says, stretched to the load, or as
 // recorded if load is 0. offered is the load that they are.
 func Workload(name string, load float64, cores, n, kthreads int) (all []Instance, offered float64, err error) {
-	if math.IsNaN(load) || load < 0 || load > 10 {
-		return nil, 0, fmt.Errorf("%w: a load of %v; take one from 0 to 1", ErrConfig, load)
+	if math.IsNaN(load) || load < 0 || load > 10 || load != 0 && load < minLoad {
+		return nil, 0, fmt.Errorf("%w: a load of %v; take one from %v to 1", ErrConfig, load, minLoad)
 	}
 	if s, ok := services[name]; ok {
 		if load == 0 {
