@@ -260,6 +260,9 @@ func writeEnclave(w io.Writer, e live.EnclaveStatus, threads []live.ThreadStatus
 	fmt.Fprintf(w, "\nagent_online\t%v\trunnable_timeout\t%v\tabi_version\t%d\n", e.AgentOnline, time.Duration(e.RunnableTimeoutUS)*time.Microsecond, e.ABIVersion)
 	fmt.Fprintf(w, "threads ever\t%d\tmessages\t%d\tlost\t%d\n", e.Entered, e.Messages, e.Lost)
 	fmt.Fprintf(w, "policies\t%d\tcrashes\t%d\tstalls\t%d\t%s\n\n", e.Policies, e.Crashes, e.Stalls, e.LastEnd)
+	if e.TakeoverUS > 0 {
+		fmt.Fprintf(w, "another junctiond took over\twithout a policy for %v\n\n", time.Duration(e.TakeoverUS*float64(time.Microsecond)).Round(time.Microsecond))
+	}
 	writeShares(w, instances)
 	writeThreads(w, threads)
 }

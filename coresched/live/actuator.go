@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
@@ -31,6 +30,9 @@ type Options struct {
 	// Cpusets is the folder of the cpuset (cgroup v1) whose tasks are kept off
 	// exclusive cores. Default: the one that this process lies in.
 	Cpusets string
+	// State is a file where a successor finds what it needs, should this actuator
+	// die (Resume). Policies then wait for it. Default: none.
+	State string
 	// Logger receives what happens. Default: discarded.
 	Logger *slog.Logger
 }
@@ -96,6 +98,17 @@ type Actuator struct {
 	// +checklocks:mu
 	groupsMade uint64
 
+	// +checklocks:mu
+	awaited map[int]instanceRecord // of the actuator before, by process number
+	// +checklocks:mu
+	resuming bool
+	// +checklocks:mu
+	changes bool // that the record does not have
+
+	saving sync.Mutex // taken before mu
+	// +checklocks:saving
+	saveAt time.Time
+
 	orders  sync.Mutex // that keep cores: one at a time; taken before mu
 	watch   *watcher
 	helpers sync.WaitGroup
@@ -128,6 +141,11 @@ type enclave struct {
 	exclusive bool // its cores are kept for it,
 	held      bool // at present
 	staying   int  // tasks that could not be moved off them
+
+	program  string // of the policy, as it was ordered
+	args     []string
+	began    uint64        // its process
+	takeover time.Duration // without a policy when its actuator died
 }
 
 // member is a thread in an enclave.
@@ -166,14 +184,14 @@ func New(o Options) (*Actuator, error) {
 	if err != nil {
 		return nil, fmt.Errorf("core scheduling: %w", err)
 	}
-	g, err := startGuard(exec.Command(o.Guard[0], o.Guard[1:]...), w)
+	g, err := o.startGuard(w)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("core scheduling: %w", err), w.close())
 	}
 	a := &Actuator{
 		opts: o, machine: m, enclaves: map[string]*enclave{}, threads: map[int]*member{}, members: map[cs.Task]*member{},
 		instances: instances{all: map[*inst]struct{}{}, kthreads: map[cs.Task]*kthread{}},
-		former:    map[int]original{}, programs: map[int]*program{}, watch: w, guard: g, done: make(chan struct{}),
+		former:    map[int]original{}, programs: map[int]*program{}, awaited: map[int]instanceRecord{}, watch: w, guard: g, done: make(chan struct{}),
 		stir: make(chan struct{}, 1),
 	}
 	if a.groups, err = openGroups(); err != nil {
@@ -214,7 +232,7 @@ func (a *Actuator) Close() error {
 		names = append(names, name)
 	}
 	a.mu.Unlock()
-	var errs []error
+	errs := []error{a.unsave()}
 	slices.Sort(names)
 	for _, name := range names {
 		errs = append(errs, a.destroy(name))
@@ -234,6 +252,7 @@ func notInNames(r rune) bool {
 // a thread may wait for a core before the policy is held to be broken; 0: for
 // ever.
 func (a *Actuator) Create(name string, cpus cs.CPUSet, timeout time.Duration) error {
+	defer a.save()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
@@ -268,6 +287,7 @@ func (a *Actuator) Destroy(name string) error {
 }
 
 func (a *Actuator) destroy(name string) error {
+	defer a.save()
 	n, err := a.strike(name)
 	if err != nil {
 		return err
@@ -314,6 +334,7 @@ func (a *Actuator) forget(tid int) {
 	t := a.threads[tid]
 	a.leaveProgram(t.program)
 	t.enclave.left++
+	a.changes = true
 	a.watch.drop(tid)
 	delete(a.threads, tid)
 	delete(a.members, t.task)
@@ -325,6 +346,7 @@ func (a *Actuator) forget(tid int) {
 
 // Push brings threads into an enclave. It stops at the first that it cannot take.
 func (a *Actuator) Push(name string, tids []int) error {
+	defer a.save()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n := a.enclaves[name]
@@ -395,7 +417,7 @@ func (a *Actuator) enter(n *enclave, tid int, s *stat, o original) error {
 	if err := a.needGuard(); err != nil {
 		return err
 	}
-	if err := a.guard.take(tid, s.started, &o); err != nil {
+	if err := a.guard.take(tid, s.started, &o, n.name); err != nil {
 		return fmt.Errorf("%w: the guard does not hear: %w", ErrRefused, err)
 	}
 	if err := a.watch.add(tid); err != nil {
@@ -419,6 +441,7 @@ func (a *Actuator) enter(n *enclave, tid int, s *stat, o original) error {
 	t.task = task
 	a.threads[tid], a.members[task] = t, t
 	n.entered++
+	a.changes = true
 	a.stands(t)
 	a.stirUp()
 	return nil

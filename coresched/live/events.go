@@ -166,6 +166,7 @@ func (a *Actuator) beat(n int) {
 	if n%tidyEvery == 0 {
 		a.tidy()
 	}
+	a.saveIfDue()
 	a.lookForTables()
 	for n, why := range a.check(n%compareEvery == 0) {
 		a.opts.Logger.Warn("policy is taken away", "enclave", n.name, "reason", why)

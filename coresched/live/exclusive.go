@@ -25,6 +25,7 @@ func (a *Actuator) Keep(name string) error {
 	if err != nil {
 		return err
 	}
+	defer a.save()
 	return a.hold(n)
 }
 

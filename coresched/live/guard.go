@@ -50,10 +50,14 @@ type note struct {
 	// Group is a CPU cgroup of ours, Ungroup one that is no more.
 	Group   string `json:"group,omitempty"`
 	Ungroup string `json:"ungroup,omitempty"`
+	// Enclave is Take's; State where the actuator's record is.
+	Enclave string `json:"enclave,omitempty"`
+	State   string `json:"state,omitempty"`
 }
 
 // guard is the actuator's end.
 type guard struct {
+	identity
 	cmd   *exec.Cmd
 	pipe  io.WriteCloser
 	mu    sync.Mutex
@@ -79,7 +83,7 @@ func startGuard(cmd *exec.Cmd, w *watcher) (*guard, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the guard: %w", err)
 	}
-	g := &guard{cmd: cmd, pipe: pipe, enc: json.NewEncoder(pipe), ended: make(chan struct{})}
+	g := &guard{identity: identityOf(cmd.Process.Pid), cmd: cmd, pipe: pipe, enc: json.NewEncoder(pipe), ended: make(chan struct{})}
 	go func() {
 		g.err = cmd.Wait()
 		close(g.ended)
@@ -115,8 +119,8 @@ func (g *guard) tell(n *note) error {
 	return err
 }
 
-func (g *guard) take(tid int, started uint64, o *original) error {
-	return g.tell(&note{Take: tid, Started: started, Policy: o.policy, Nice: o.nice, CPUs: o.cpus.String()})
+func (g *guard) take(tid int, started uint64, o *original, enclave string) error {
+	return g.tell(&note{Take: tid, Enclave: enclave, Started: started, Policy: o.policy, Nice: o.nice, CPUs: o.cpus.String()})
 }
 
 // takeProcess is take for all threads of a process and of its descendants.
@@ -136,6 +140,7 @@ type taken struct {
 	process bool
 	started uint64
 	original
+	enclave string
 }
 
 // Guard is all that the guard's process does; in is its standard input. It
@@ -160,7 +165,8 @@ func Guard(in *os.File) error {
 		}
 		switch heard, err := g.listen(wait); {
 		case err != nil:
-			return g.restore("the actuator has ended")
+			at := clock()
+			return errors.Join(g.restore("the actuator has ended"), g.seal(at))
 		case heard:
 			actuator.clear()
 			last, wait = time.Now(), late
@@ -183,6 +189,7 @@ type listener struct {
 	// What there is to restore:
 	threads map[int]taken
 	watched *ebpf.Map // all threads, also those of which nobody told
+	state   string    // where the actuator's record is
 	keep    string    // the beginning of our cpusets' names; empty: there are none
 	groups  *groups
 	cgroups map[string]bool // in groups
@@ -252,10 +259,12 @@ func (l *listener) heed(n *note) {
 	switch {
 	case n.Take > 0:
 		if cpus, err := cs.ParseCPUSet(n.CPUs); err == nil {
-			l.threads[n.Take] = taken{n.Process, n.Started, original{n.Policy, n.Nice, cpus}}
+			l.threads[n.Take] = taken{n.Process, n.Started, original{n.Policy, n.Nice, cpus}, n.Enclave}
 		}
 	case n.Give > 0:
 		delete(l.threads, n.Give)
+	case n.State != "":
+		l.state = n.State
 	case n.Keep != "":
 		l.keep = n.Keep
 	case n.Unkeep:

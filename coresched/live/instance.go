@@ -110,6 +110,7 @@ type instances struct {
 // Actuator's from then on, unless it fails; the instance leaves when it closes
 // its doorbell.
 func (a *Actuator) Join(name string, g *instance.Giver, o InstanceOptions) error {
+	defer a.save()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	n := a.enclaves[name]
@@ -140,6 +141,7 @@ func (a *Actuator) Join(name string, g *instance.Giver, o InstanceOptions) error
 	}
 	a.instances.all[i] = struct{}{}
 	a.regroup(i)
+	delete(a.awaited, o.PID)
 	a.stirUp()
 	i.timer = time.AfterFunc(time.Hour, func() { a.enforce(i) })
 	i.timer.Stop()
@@ -269,7 +271,7 @@ func (a *Actuator) leave(i *inst) {
 	if _, ok := a.instances.all[i]; !ok {
 		return
 	}
-	i.left = true
+	i.left, a.changes = true, true
 	i.timer.Stop()
 	a.dropKthreads(i)
 	delete(a.instances.all, i)

@@ -72,8 +72,11 @@ func role(name string) []string {
 // cpusetsEnv makes the actuator's enclave exclusive, in this cpuset.
 const cpusetsEnv = "JUNCTION_TEST_CPUSETS"
 
+// stateEnv is where the actuator has its record.
+const stateEnv = "JUNCTION_TEST_STATE"
+
 func options() Options {
-	return Options{Guard: role("guard"), Policy: role("policy"), Cpusets: os.Getenv(cpusetsEnv)}
+	return Options{Guard: role("guard"), Policy: role("policy"), Cpusets: os.Getenv(cpusetsEnv), State: os.Getenv(stateEnv)}
 }
 
 const workers = 5

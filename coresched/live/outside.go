@@ -132,8 +132,9 @@ func (m *member) movedTo() (cores cs.CPUSet, moved bool) {
 // +checklocks:a.mu
 func (a *Actuator) rehint(m *member) {
 	a.opts.Logger.Info("thread was changed by others", "thread", m.tid, "name", m.comm, "class", m.policy, "nice", m.nice, "cpus", m.cpus.String())
+	a.changes = true
 	_ = m.enclave.e.Hint(clock(), m.task, m.hints()) // it is in the enclave
-	if err := a.guard.take(m.tid, m.started, &m.original); err != nil {
+	if err := a.guard.take(m.tid, m.started, &m.original, m.enclave.name); err != nil {
 		a.opts.Logger.Warn("the guard does not hear", "error", err)
 	}
 }

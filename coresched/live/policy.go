@@ -17,7 +17,7 @@ func (a *Actuator) needGuard() error {
 	if !a.guard.gone() {
 		return nil
 	}
-	g, err := startGuard(exec.Command(a.opts.Guard[0], a.opts.Guard[1:]...), a.watch)
+	g, err := a.opts.startGuard(a.watch)
 	if err != nil {
 		return fmt.Errorf("the guard of core scheduling has ended; without one threads might never be restored: %w", err)
 	}
@@ -25,7 +25,7 @@ func (a *Actuator) needGuard() error {
 		a.loosen(n)
 	}
 	for tid, m := range a.threads {
-		if err := g.take(tid, m.started, &m.original); err != nil {
+		if err := g.take(tid, m.started, &m.original, m.enclave.name); err != nil {
 			return errors.Join(fmt.Errorf("a new guard does not hear: %w", err), g.close())
 		}
 	}
@@ -40,8 +40,20 @@ func (a *Actuator) needGuard() error {
 			return errors.Join(fmt.Errorf("a new guard does not hear: %w", err), g.close())
 		}
 	}
-	a.guard = g
+	a.guard, a.changes = g, true
 	return nil
+}
+
+// startGuard starts a guard that knows where the record is.
+func (o *Options) startGuard(w *watcher) (*guard, error) {
+	g, err := startGuard(exec.Command(o.Guard[0], o.Guard[1:]...), w)
+	if err != nil || o.State == "" {
+		return g, err
+	}
+	if err := g.tell(&note{State: o.State}); err != nil {
+		return nil, errors.Join(fmt.Errorf("a new guard does not hear: %w", err), g.close())
+	}
+	return g, nil
 }
 
 // SetPolicy puts a policy in charge of an enclave, in the place of the one
@@ -49,40 +61,65 @@ func (a *Actuator) needGuard() error {
 // its own. It returns for how long the enclave was without a policy: until the
 // new one's first decision, if a thread waited for one.
 func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time.Duration, err error) {
-	a.mu.Lock()
-	n := a.enclaves[name]
-	if n == nil || a.closed {
-		a.mu.Unlock()
-		return 0, fmt.Errorf("%w: %q", ErrEnclave, name)
+	n, err := a.beginStart(name)
+	if err != nil {
+		return 0, err
 	}
-	n.starting++
-	a.mu.Unlock()
 	defer a.started(n)
-	if n.exclusive {
+	a.mu.Lock()
+	lost := n.exclusive && !n.held
+	a.mu.Unlock()
+	if lost {
 		if err := a.hold(n); err != nil {
 			return 0, err
 		}
 	}
-	said := &tail{logger: a.opts.Logger.With("enclave", name)}
-	process, err := plugin.Start(a.command(program, args), n.page, said)
-	if text := said.lastLine(); err != nil && text != "" {
-		return 0, fmt.Errorf("policy %s: %s", program, text)
-	}
+	process, err := a.startPolicy(n, program, args)
 	if err != nil {
 		return 0, err
 	}
+	return a.install(n, process, program, args, beginDarkness(time.Time{}))
+}
+
+// startPolicy starts a policy's process. It outlives this one if a successor is to
+// find it.
+func (a *Actuator) startPolicy(n *enclave, program string, args []string) (*plugin.Process, error) {
+	said := a.tailOf(n)
+	process, err := plugin.Start(a.command(program, args), n.page, said)
+	if text := said.lastLine(); err != nil && text != "" {
+		return nil, fmt.Errorf("policy %s: %s", program, text)
+	}
+	if err == nil && a.opts.State != "" {
+		if err = process.Survive(orphanTime); err != nil {
+			process.Kill()
+		}
+	}
+	return process, err
+}
+
+// tailOf hears what an enclave's policy writes.
+func (a *Actuator) tailOf(n *enclave) *tail {
+	return &tail{logger: a.opts.Logger.With("enclave", n.name)}
+}
+
+// install puts a process in charge of an enclave, in the place of the one before.
+func (a *Actuator) install(n *enclave, process *plugin.Process, program string, args []string, dark darkness) (blackout time.Duration, err error) {
+	defer a.save()
 	var old formerPolicy
-	var dark darkness
+	began := identityOf(process.PID()).Started
 	a.mu.Lock()
-	if a.enclaves[name] != n {
+	if a.enclaves[n.name] != n {
 		a.mu.Unlock()
 		process.Kill()
-		return 0, fmt.Errorf("%w: %q was destroyed meanwhile", ErrEnclave, name)
+		return 0, fmt.Errorf("%w: %q was destroyed meanwhile", ErrEnclave, n.name)
 	}
 	if err = a.needGuard(); err == nil {
-		dark = beginDarkness()
+		if dark.from.IsZero() {
+			dark.from = time.Now()
+		}
 		n.dark = dark
 		old = a.takePolicy(n, "replaced by "+process.Traits.Name)
+		n.program, n.args, n.began = program, args, began
 		err = a.givePolicy(n, process)
 	}
 	a.mu.Unlock()
@@ -94,6 +131,18 @@ func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time
 	blackout = dark.wait()
 	old.end()
 	return blackout, nil
+}
+
+// beginStart returns an enclave whose page stays until started.
+func (a *Actuator) beginStart(name string) (*enclave, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := a.enclaves[name]
+	if n == nil || a.closed {
+		return nil, fmt.Errorf("%w: %q", ErrEnclave, name)
+	}
+	n.starting++
+	return n, nil
 }
 
 // started is for a policy that no longer needs an enclave's page to start.
@@ -117,7 +166,7 @@ func (n *enclave) closePage() error {
 
 // darkness is the time that an enclave is without a policy while that is changed.
 type darkness struct {
-	from  time.Time
+	from  time.Time // zero: not yet
 	over  chan struct{}
 	ended *time.Time // before over is closed
 }
@@ -125,7 +174,9 @@ type darkness struct {
 // longBlackout is for how long SetPolicy waits for a policy's first decision.
 const longBlackout = time.Second
 
-func beginDarkness() darkness { return darkness{time.Now(), make(chan struct{}), new(time.Time)} }
+func beginDarkness(from time.Time) darkness {
+	return darkness{from, make(chan struct{}), new(time.Time)}
+}
 
 // end is for the first decision, or if there is none to make.
 func (b *darkness) end() {
@@ -234,7 +285,7 @@ func (a *Actuator) takePolicy(n *enclave, why string) (old formerPolicy) {
 	}
 	from := time.Now()
 	old = formerPolicy{n.process, n.served}
-	n.process, n.driver, n.last = nil, nil, why
+	n.process, n.driver, n.last, a.changes = nil, nil, why, true
 	if err := d.Close(clock()); err != nil {
 		a.opts.Logger.Warn("close a policy's rings", "enclave", n.name, "error", err)
 	}

@@ -33,6 +33,9 @@ type EnclaveStatus struct {
 	// RestoredUS is how long it took, when a policy was last taken away, until all
 	// threads were the host's scheduler's.
 	RestoredUS float64 `json:"restored_us,omitempty"`
+	// TakeoverUS is for how long it was without a policy when the actuator before
+	// died.
+	TakeoverUS float64 `json:"takeover_blackout_us,omitempty"`
 	KeptStatus
 	cs.Counts
 }
@@ -75,7 +78,7 @@ func (n *enclave) status() EnclaveStatus {
 	s := EnclaveStatus{
 		Name: n.name, CPUs: n.e.CPUs().String(), Tasks: n.e.Tasks(), Status: "idle", AgentOnline: n.driver != nil,
 		RunnableTimeoutUS: n.timeout.Microseconds(), ABIVersion: ABIVersion,
-		Standstills: n.standstills, RestoredUS: float64(n.restored) / float64(time.Microsecond), Entered: n.entered, Left: n.left, Policies: n.policies, Crashes: n.crashes, Handoffs: n.handoffs, LastEnd: n.last, KeptStatus: n.keptStatus(), Counts: n.e.Counts(),
+		Standstills: n.standstills, RestoredUS: float64(n.restored) / float64(time.Microsecond), TakeoverUS: float64(n.takeover) / float64(time.Microsecond), Entered: n.entered, Left: n.left, Policies: n.policies, Crashes: n.crashes, Handoffs: n.handoffs, LastEnd: n.last, KeptStatus: n.keptStatus(), Counts: n.e.Counts(),
 	}
 	if n.driver != nil {
 		s.Status, s.Policy, s.PID = "active", n.process.Traits.Name, n.process.PID()

@@ -135,39 +135,38 @@ func restoreStrays(m *ebpf.Map, threads map[int]taken) (restored int, err error)
 		if len(makers) == 0 {
 			break
 		}
-		restore := func(tid int, o *original) {
-			if err := o.restore(tid); err != nil {
+		restore := func(tid int, like taken) {
+			if err := like.restore(tid); err != nil {
 				errs = append(errs, fmt.Errorf("restore thread %d: %w", tid, err))
 			}
-			threads[tid] = taken{original: *o}
+			threads[tid] = taken{started: identityOf(tid).Started, original: like.original, enclave: like.enclave}
 			restored++
 		}
 		left := byMaker(makers, func(tid, maker int) bool {
 			t, ok := threads[maker]
 			if ok {
-				restore(tid, &t.original)
+				restore(tid, t)
 			}
 			return ok
 		})
 		for _, tid := range left {
-			o := siblingOf(tid, threads)
-			restore(tid, &o)
+			restore(tid, siblingOf(tid, threads))
 		}
 	}
 	return restored, errors.Join(errs...)
 }
 
 // siblingOf is likeSibling for a guard.
-func siblingOf(tid int, threads map[int]taken) original {
+func siblingOf(tid int, threads map[int]taken) taken {
 	if entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", tid)); err == nil {
 		for _, e := range entries {
 			n, _ := strconv.Atoi(e.Name()) // 0 is no thread
 			if t, ok := threads[n]; ok {
-				return t.original
+				return t
 			}
 		}
 	}
-	return usual()
+	return taken{original: usual()}
 }
 
 // usual is what most threads have.

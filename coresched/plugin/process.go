@@ -36,7 +36,8 @@ type Process struct {
 	// Traits are the policy's.
 	Traits cs.Traits
 
-	cmd     *exec.Cmd
+	pid     int
+	hard    func() // kills it
 	client  *goplugin.Client
 	control *control
 	end     *ipc.End // until Attach
@@ -64,7 +65,12 @@ func Start(cmd *exec.Cmd, page *Page, log io.Writer) (*Process, error) {
 	if log == nil {
 		log = io.Discard
 	}
-	p := &Process{cmd: cmd, end: end, client: goplugin.NewClient(&goplugin.ClientConfig{
+	hard := func() {
+		if cmd.Process != nil {
+			_ = cmd.Process.Kill()
+		}
+	}
+	p := &Process{end: end, hard: hard, client: goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: handshake, Plugins: goplugin.PluginSet{pluginName: &controlPlugin{}}, Cmd: cmd,
 		Logger: hclog.NewNullLogger(), Stderr: log, SyncStderr: log,
 	})}
@@ -75,20 +81,32 @@ func Start(cmd *exec.Cmd, page *Page, log io.Writer) (*Process, error) {
 	return p, nil
 }
 
+// Survive has the process outlive this one by so much, should this one die: another
+// one may Reattach until then.
+func (p *Process) Survive(most time.Duration) error {
+	return p.control.call("Survive", most, new(struct{}))
+}
+
 func (p *Process) connect() error {
+	if err := p.dial(); err != nil {
+		return err
+	}
+	return p.control.call("Begin", struct{}{}, new(struct{})) // nothing comes through the rings until Attach
+}
+
+// dial reaches the process, which go-plugin starts if need be, and asks what it is.
+func (p *Process) dial() error {
 	client, err := p.client.Client()
 	if err != nil {
 		return err
 	}
+	p.pid = p.client.ReattachConfig().Pid
 	raw, err := client.Dispense(pluginName)
 	if err != nil {
 		return err
 	}
 	p.control = raw.(*control)
-	if err := p.control.call("Traits", &p.Traits); err != nil {
-		return err
-	}
-	return p.control.call("Begin", new(struct{})) // nothing comes through the rings until Attach
+	return p.control.call("Traits", struct{}{}, &p.Traits)
 }
 
 // inherit duplicates what the process gets, for files to own.
@@ -122,7 +140,7 @@ func (p *Process) Attach(now cs.Time, e *cs.Enclave) (*Driver, error) {
 }
 
 // PID returns the process's number.
-func (p *Process) PID() int { return p.cmd.Process.Pid }
+func (p *Process) PID() int { return p.pid }
 
 // Exited tells whether the process has ended.
 func (p *Process) Exited() bool { return p.client.Exited() }
@@ -137,18 +155,16 @@ func (p *Process) Kill() {
 		_ = p.end.Close()
 		p.end = nil
 	}
-	if p.cmd.Process != nil { // one that stands still would keep the client waiting
-		hard := time.AfterFunc(killTime, func() { _ = p.cmd.Process.Kill() })
-		defer hard.Stop()
-	}
+	hard := time.AfterFunc(killTime, p.hard) // one that stands still would keep the client waiting
+	defer hard.Stop()
 	p.client.Kill()
 }
 
 // control is the actuator's end of the control calls.
 type control struct{ client *rpc.Client }
 
-func (c *control) call(method string, reply any) error {
-	return c.client.Call("Plugin."+method, struct{}{}, reply)
+func (c *control) call(method string, args, reply any) error {
+	return c.client.Call("Plugin."+method, args, reply)
 }
 
 // controlPlugin is both ends of the control calls, as go-plugin wants them.

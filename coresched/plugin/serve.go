@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"sync"
 	"time"
 
@@ -41,7 +42,14 @@ const orderlyEnd = 500 * time.Millisecond
 type controlServer struct {
 	policy cs.Policy
 	opts   Options
-	once   sync.Once
+
+	mu sync.Mutex
+	// +checklocks:mu
+	ended chan struct{} // closed when nobody is served any more
+	// +checklocks:mu
+	end *time.Timer // of the program, since then
+	// +checklocks:mu
+	orphaned time.Duration // how long it waits for a successor of an actuator that died
 }
 
 // Traits returns the policy's.
@@ -52,13 +60,79 @@ func (s *controlServer) Traits(_ struct{}, reply *cs.Traits) error {
 
 // Begin takes the rings up.
 func (s *controlServer) Begin(struct{}, *struct{}) error {
-	err := errors.New("begun already")
-	s.once.Do(func() { err = s.begin() })
-	return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended != nil {
+		return errors.New("begun already")
+	}
+	return s.begin([ipc.FilesPerEnd]int{firstRingFD, firstRingFD + 1, firstRingFD + 2}, pageFD)
 }
 
-func (s *controlServer) begin() error {
-	end, err := ipc.Attach(ipc.InstanceSide, [ipc.FilesPerEnd]int{firstRingFD, firstRingFD + 1, firstRingFD + 2})
+// Survive has the program outlive its actuator by so much: another one may
+// Reattach until then.
+func (s *controlServer) Survive(most time.Duration, _ *struct{}) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.orphaned = most
+	signal.Ignore(unix.SIGPIPE) // its log goes to who has died
+	return nil
+}
+
+// Renewal is where another actuator has rings and a page for the policy.
+type Renewal struct {
+	PID  int
+	Ring [ipc.FilesPerEnd]int // descriptors of that process
+	Page int
+}
+
+// goneTime is how long a policy may take to see that its actuator has gone.
+const goneTime = 3 * time.Second
+
+// Renew takes up the rings of another actuator, since the one before has died. It
+// answers with this process's number.
+func (s *controlServer) Renew(r Renewal, reply *int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended == nil || s.orphaned == 0 {
+		return errors.New("no policy that outlives its actuator")
+	}
+	select {
+	case <-s.ended:
+	case <-time.After(goneTime):
+		return errors.New("the actuator before is still there")
+	}
+	fds, err := fetchFiles(&r)
+	if err != nil {
+		return err
+	}
+	*reply = os.Getpid()
+	return s.begin([ipc.FilesPerEnd]int(fds), fds[ipc.FilesPerEnd])
+}
+
+// fetchFiles duplicates what an actuator has open.
+func fetchFiles(r *Renewal) (fds []int, err error) {
+	pidfd, err := unix.PidfdOpen(r.PID, 0)
+	if err != nil {
+		return nil, fmt.Errorf("actuator %d: %w", r.PID, err)
+	}
+	defer unix.Close(pidfd)
+	for _, theirs := range append(r.Ring[:], r.Page) {
+		fd, err := unix.PidfdGetfd(pidfd, theirs, 0)
+		if err != nil {
+			for _, fd := range fds {
+				_ = unix.Close(fd)
+			}
+			return nil, fmt.Errorf("descriptor %d of actuator %d: %w", theirs, r.PID, err)
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+// begin serves an actuator.
+// +checklocks:s.mu
+func (s *controlServer) begin(ring [ipc.FilesPerEnd]int, pageFD int) error {
+	end, err := ipc.Attach(ipc.InstanceSide, ring)
 	if err != nil {
 		return err
 	}
@@ -66,18 +140,32 @@ func (s *controlServer) begin() error {
 	if err != nil {
 		return errors.Join(err, end.Close())
 	}
-	go func() {
-		err := NewLoop(s.policy, end, page, monotonic, s.opts.Spin).Run()
-		if !Ended(err) {
-			fmt.Fprintf(os.Stderr, "policy %s: %v\n", s.policy.Traits().Name, err)
-			os.Exit(1)
-		}
-		// Whoever wanted the policy ends the program too, by a call; if it has
-		// died instead, nobody will.
-		time.Sleep(orderlyEnd)
-		os.Exit(0)
-	}()
+	if s.end != nil {
+		s.end.Stop()
+	}
+	ended := make(chan struct{})
+	s.ended = ended
+	go s.serve(NewLoop(s.policy, end, page, monotonic, s.opts.Spin), func() error {
+		defer close(ended)
+		return errors.Join(end.Close(), page.Close())
+	})
 	return nil
+}
+
+func (s *controlServer) serve(l *Loop, closeAll func() error) {
+	err := l.Run()
+	if !Ended(err) {
+		fmt.Fprintf(os.Stderr, "policy %s: %v\n", s.policy.Traits().Name, err)
+		os.Exit(1)
+	}
+	if err := closeAll(); err != nil {
+		fmt.Fprintf(os.Stderr, "policy %s: %v\n", s.policy.Traits().Name, err)
+	}
+	// Whoever wanted the policy ends the program too, by a call; if it has
+	// died instead, nobody will.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.end = time.AfterFunc(max(orderlyEnd, s.orphaned), func() { os.Exit(0) })
 }
 
 // monotonic is the clock of both sides: CLOCK_MONOTONIC. Go reads it without a

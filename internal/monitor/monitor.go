@@ -61,7 +61,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	m := &Monitor{
 		opts: o, start: time.Now(), instances: make(map[portmap.Instance]*instance),
-		open: make(chan struct{}),
+		open: make(chan struct{}), sched: scheduler{resumed: make(chan struct{})},
 	}
 	m.server.init(m)
 	m.uplink.m = m
@@ -89,13 +89,14 @@ func Run(ctx context.Context, o Options) (err error) {
 func (m *Monitor) run(ctx context.Context, l *control.Listener, before state) (err error) {
 	ctx, stop := context.WithCancel(ctx)
 	defer func() {
+		err = errors.Join(err, m.sched.close())
 		if err == nil || m.table != nil {
 			err = errors.Join(err, os.RemoveAll(m.opts.stateDir()))
 		}
 		if m.table != nil {
 			err = errors.Join(err, m.table.Close())
 		}
-		err = errors.Join(err, m.sched.close(), m.uplink.close())
+		err = errors.Join(err, m.uplink.close())
 	}()
 	defer m.resumed.Wait()
 	var helpers sync.WaitGroup
@@ -104,6 +105,7 @@ func (m *Monitor) run(ctx context.Context, l *control.Listener, before state) (e
 	helpers.Go(func() { m.server.supervise(ctx, before.Server, before.Spare) })
 	helpers.Go(func() { m.auto.run(ctx) })
 	helpers.Go(func() { m.watchLinks(ctx) })
+	helpers.Go(func() { m.sched.resume(m.opts.Sched) })
 	failed := make(chan error, 2)
 	help := func(f func() error) {
 		helpers.Go(func() {

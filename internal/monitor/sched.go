@@ -40,6 +40,8 @@ type scheduler struct {
 	actuator *live.Actuator
 	// +checklocks:mu
 	closed bool
+	// resumed is closed when what a monitor that died left is there again.
+	resumed chan struct{}
 }
 
 // errNoSched is for orders that need an enclave when there is none.
@@ -47,13 +49,34 @@ var errNoSched = fmt.Errorf("%w: there is none yet; junction_ctl sched enclave c
 
 // get returns the actuator, or nil if there is none yet.
 func (s *scheduler) get() *live.Actuator {
+	<-s.resumed
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.actuator
 }
 
+// resume has the enclaves of a monitor that died.
+func (s *scheduler) resume(o live.Options) {
+	defer close(s.resumed)
+	if !live.Left(o.State) {
+		return
+	}
+	a, err := s.start(o)
+	if err == nil {
+		err = a.Resume()
+	}
+	if err != nil {
+		o.Logger.Warn("enclaves of the monitor before are lost", "error", err)
+	}
+}
+
 // need starts the actuator if there is none.
 func (s *scheduler) need(o live.Options) (*live.Actuator, error) {
+	<-s.resumed
+	return s.start(o)
+}
+
+func (s *scheduler) start(o live.Options) (*live.Actuator, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -63,8 +86,11 @@ func (s *scheduler) need(o live.Options) (*live.Actuator, error) {
 		return s.actuator, nil
 	}
 	a, err := live.New(o)
+	if err != nil {
+		return nil, err
+	}
 	s.actuator = a
-	return a, err
+	return a, nil
 }
 
 // close gives all threads back what they had.
@@ -130,6 +156,21 @@ func (i *instance) unshared(all []live.InstanceStatus) error {
 		}
 	}
 	return nil
+}
+
+// rejoinEnclave has an instance that came back be in the enclave that it was in.
+func (m *Monitor) rejoinEnclave(ctx context.Context, i *instance) {
+	x := m.sched.get()
+	if x == nil {
+		return
+	}
+	enclave, ok := x.Awaited(int(i.peer.PID))
+	if !ok {
+		return
+	}
+	if err := m.schedJoin(ctx, control.Peer{}, x, &wire.Sched{Enclave: enclave, ID: uint32(i.id)}); err != nil {
+		m.opts.Logger.Warn("instance is not in its enclave again", "id", i.id, "name", i.name, "enclave", enclave, "error", err)
+	}
 }
 
 // schedJoin has an instance share its page, and makes its kthreads tasks of an

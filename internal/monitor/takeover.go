@@ -193,6 +193,7 @@ func (m *Monitor) resume(ctx context.Context, r record, within time.Duration, an
 	defer i.conn.Close()
 	defer m.leave(i)
 	i.sw.resume(&i.back)
+	m.resumed.Go(func() { m.rejoinEnclave(ctx, i) })
 	m.opts.Logger.Info("instance came back", "id", i.id, "name", i.name, "pid", i.peer.PID)
 	if err := m.serveRequests(ctx, i, in); !ended(err) {
 		m.offences.note(i.name, i.peer, err)

@@ -20,6 +20,9 @@ type enclaveStatus struct {
 	Status    string           `json:"status"`
 	PID       int              `json:"pid"`
 	Instances []instanceShares `json:"instances"` // by name
+	Threads   []struct {
+		TID int `json:"tid"`
+	} `json:"threads"`
 }
 
 type instanceShares struct {

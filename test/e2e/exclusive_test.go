@@ -83,7 +83,7 @@ func moveHere(t *testing.T, pid int, dir string) {
 }
 
 // TestSchedExclusive: an exclusive enclave keeps others off its core, by the verb,
-// and gives it back when it ends, and when junctiond is killed.
+// and gives it back when it ends, and when junctiond is killed, until the next one.
 func TestSchedExclusive(t *testing.T) {
 	needScheduler(t)
 	needProcessors(t, 2)
@@ -129,5 +129,12 @@ func TestSchedExclusive(t *testing.T) {
 	managed.restored()
 	stranger.restored()
 	require.Eventually(t, func() bool { return len(left()) == 0 }, readyTimeout, 5*time.Millisecond)
-	r.startMonitor()
+	r.startMonitor() // in another cpuset
+	r.runs("mine")
+	require.True(t, only(stranger, cores[0]))
+	require.True(t, only(managed, cores[1]))
+	r.ctl(new(any), "sched", "enclave", "destroy", "mine")
+	managed.restored()
+	stranger.restored()
+	require.Empty(t, left())
 }
