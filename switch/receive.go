@@ -25,18 +25,22 @@ func (r *receiver) run() {
 		n, err := r.q.Receive(r.batch)
 		switch {
 		case n > 0:
+			r.q.arrears.found(n < len(r.batch))
 			r.handle(r.batch[:n])
 			r.q.Release()
 			idle.reset()
 			runtime.Gosched()
 			r.q.flushFor(true)
 		case err != nil:
+			r.q.arrears.empty()
 			return
 		case idle.spin(r.e.opts.Spin):
+			r.q.arrears.empty()
 			if r.q.dirty.Load() {
 				r.q.flushFor(true)
 			}
 		default:
+			r.q.arrears.empty()
 			r.q.flushFor(false)
 			if r.sleep() != nil {
 				return

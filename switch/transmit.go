@@ -24,7 +24,8 @@ type queue struct {
 
 	rxMu sync.Mutex
 	// +checklocks:rxMu
-	rx counters
+	rx      counters
+	arrears arrears
 
 	txMu sync.Mutex
 	// +checklocks:txMu

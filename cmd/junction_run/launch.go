@@ -73,7 +73,11 @@ func execute(s *cli.Settings, opened func() (*network, error), std stdio, logger
 	if err := inst.Start(); err != nil {
 		return report{}, err
 	}
-	ops.attach(inst)
+	n, err := opened()
+	if err != nil {
+		return report{}, err
+	}
+	ops.attach(inst, n.link)
 	code := inst.Wait().ShellCode()
 	ops.detach()
 	return report{Schema: 1, Name: s.Name, Mode: s.Mode, ExitCode: code,

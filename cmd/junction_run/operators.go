@@ -16,6 +16,7 @@ import (
 	"junction/internal/monitor/wire"
 	"junction/ipc/control"
 	"junction/libos"
+	modeswitch "junction/switch"
 )
 
 // operators carries out what operators order through the monitor.
@@ -28,14 +29,16 @@ type operators struct {
 	// +checklocks:mu
 	inst *libos.Instance // nil: the program does not run
 	// +checklocks:mu
+	link *modeswitch.Endpoint // the instance's
+	// +checklocks:mu
 	sharer *cores.Sharer // nil: cores were never scheduled
 }
 
 // attach makes inst the one that obeys. Its program runs.
-func (o *operators) attach(inst *libos.Instance) {
+func (o *operators) attach(inst *libos.Instance, link *modeswitch.Endpoint) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.inst = inst
+	o.inst, o.link = inst, link
 }
 
 // detach ends obeying, for the program has ended, and waits until everybody

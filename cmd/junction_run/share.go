@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -9,6 +11,7 @@ import (
 	"junction/internal/monitor/cores"
 	"junction/internal/monitor/wire"
 	"junction/libos/kthreads"
+	modeswitch "junction/switch"
 )
 
 // share has cores be scheduled by who sent the page and the doorbell.
@@ -27,7 +30,8 @@ func (o *operators) share(files []int) (any, error) {
 		o.sharer.Stop() // its scheduler has let it go, or is about to
 	}
 	limit := o.inst.Limit()
-	o.sharer = cores.Start(threads{o.inst.Kthreads()}, taker, limit, o.logger)
+	o.sharer = cores.Start(threads{o.inst.Kthreads(), o.link}, taker, limit,
+		cmp.Or(o.cores.Delay, defaultDelay), o.logger)
 	o.logger.Info("cores are scheduled", "kthreads", limit, "best_effort", o.cores.BestEffort)
 	return wire.CoresWanted{
 		Kthreads: limit, Spinning: min(o.cores.Spinning, limit), Guaranteed: o.cores.Guaranteed,
@@ -35,8 +39,14 @@ func (o *operators) share(files []int) (any, error) {
 	}, nil
 }
 
-// threads makes an instance's kthreads a Sharer's.
-type threads struct{ p *kthreads.Platform }
+// defaultDelay is Caladan's, for instances that do not say.
+const defaultDelay = 10 * time.Microsecond
+
+// threads makes an instance's kthreads, and its link endpoint's frames, a Sharer's.
+type threads struct {
+	p    *kthreads.Platform
+	link *modeswitch.Endpoint
+}
 
 // SetLimit implements cores.Threads.
 func (t threads) SetLimit(n int) { t.p.SetTokens(n) }
@@ -44,7 +54,7 @@ func (t threads) SetLimit(n int) { t.p.SetTokens(n) }
 // Demand implements cores.Threads.
 func (t threads) Demand() cores.Demand {
 	d := t.p.Demand()
-	return cores.Demand{Executing: d.Executing, Waiting: d.Waiting, Longest: d.Longest, Turns: d.Turns}
+	return cores.Demand{Executing: d.Executing, Waiting: d.Waiting, Longest: d.Longest, Turns: d.Turns, Frames: t.link.OldestFrame()}
 }
 
 // Park implements cores.Threads.

@@ -24,6 +24,8 @@ type Demand struct {
 	Executing, Waiting int
 	Longest            time.Duration // that one has waited
 	Turns              uint64        // changes when one executed
+	// Frames is for how long a frame may have waited for the network's goroutines.
+	Frames time.Duration
 }
 
 // Threads are an instance's, of which a limited number executes at once.
@@ -56,6 +58,7 @@ type Sharer struct {
 	threads Threads
 	taker   *instance.Taker
 	most    int
+	delay   time.Duration
 	logger  *slog.Logger
 
 	// complying: a grant is read and its limit set without another's in between.
@@ -81,11 +84,11 @@ type Sharer struct {
 	beatAt time.Time
 }
 
-// Start begins. most is how many threads execute when nobody limits them. The
-// taker is the Sharer's, which ends by itself with the scheduler.
-func Start(threads Threads, taker *instance.Taker, most int, logger *slog.Logger) *Sharer {
+// Start begins. most is how many threads execute when nobody limits them, delay
+// for how long a frame may wait before one kthread more is wanted. The taker is the Sharer's, which ends by itself with the scheduler.
+func Start(threads Threads, taker *instance.Taker, most int, delay time.Duration, logger *slog.Logger) *Sharer {
 	s := &Sharer{
-		threads: threads, taker: taker, most: most, logger: logger,
+		threads: threads, taker: taker, most: most, delay: delay, logger: logger,
 		wake: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	threads.Observe((*observer)(s))
@@ -169,6 +172,10 @@ func (s *Sharer) watch(stop chan struct{}) {
 func (s *Sharer) look() bool {
 	s.heedSilence()
 	d := s.threads.Demand()
+	if d.Frames > s.delay { // the network's goroutines have too few cores
+		d.Waiting++
+		d.Longest = max(d.Longest, d.Frames)
+	}
 	now := d.Executing + d.Waiting
 	if now == 0 && d.Turns != s.turns {
 		now = 1 // one has executed meanwhile

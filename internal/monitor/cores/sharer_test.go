@@ -66,6 +66,13 @@ func (f *fakeThreads) Observe(o Observer) {
 	f.observer = o
 }
 
+// framesWait has the oldest have waited so long.
+func (f *fakeThreads) framesWait(age time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.want.Frames = age
+}
+
 // wants has threads execute or wait.
 func (f *fakeThreads) wants(executing, waiting int) {
 	f.mu.Lock()
@@ -97,7 +104,7 @@ func begin(t *testing.T) (*fakeThreads, *instance.Giver, *Sharer) {
 	taker, err := instance.NewTaker(files)
 	require.NoError(t, err)
 	f := &fakeThreads{limit: -1}
-	s := Start(f, taker, most, slog.New(slog.DiscardHandler))
+	s := Start(f, taker, most, time.Millisecond, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() {
 		s.Stop()
 		require.NoError(t, g.Close())
@@ -146,6 +153,20 @@ func TestGrants(t *testing.T) {
 	eventually(t, "no more than there are", f.hasLimit(most))
 	f.wants(1, 0)
 	heard(t, g, 1)
+}
+
+// TestFramesWait: frames that wait for longer than the delay want one kthread more, as
+// a thread that waits does.
+func TestFramesWait(t *testing.T) {
+	f, g, _ := begin(t)
+	f.wants(1, 0)
+	heard(t, g, 1)
+	f.framesWait(time.Second)
+	heard(t, g, 2)
+	eventually(t, "told for how long", func() bool { return g.Demand(most).Longest >= time.Second })
+	f.framesWait(time.Microsecond) // less than the delay
+	heard(t, g, 1)
+	require.Zero(t, g.Demand(most).Longest)
 }
 
 // TestParking: who has nothing to do says so once and is then quiet, until the
@@ -204,7 +225,7 @@ func TestSchedulerGone(t *testing.T) {
 	taker, err := instance.NewTaker(files)
 	require.NoError(t, err)
 	f := &fakeThreads{}
-	s := Start(f, taker, most, slog.New(slog.DiscardHandler))
+	s := Start(f, taker, most, time.Millisecond, slog.New(slog.DiscardHandler))
 	g.Grant(1, new(cs.CPUSet), false)
 	eventually(t, "one", f.hasLimit(1))
 	require.NoError(t, g.Close())
