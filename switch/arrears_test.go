@@ -40,13 +40,13 @@ func TestArrears(t *testing.T) {
 	require.False(t, a.left)
 }
 
-// stuck is a network endpoint that takes its time.
-type stuck struct {
+// laggard is a network endpoint that takes its time.
+type laggard struct {
 	null
 	in, out chan struct{}
 }
 
-func (s stuck) HandlePacket(*stack.PacketBuffer) {
+func (s laggard) HandlePacket(*stack.PacketBuffer) {
 	s.in <- struct{}{}
 	<-s.out
 }
@@ -58,7 +58,7 @@ func TestOldestFrame(t *testing.T) {
 	require.Eventually(t, func() bool { return h.ep.OldestFrame() == 0 }, time.Minute, time.Millisecond)
 	s, err := newSink(h.stack, nicID, null{}, true)
 	require.NoError(t, err)
-	slow := stuck{in: make(chan struct{}), out: make(chan struct{})}
+	slow := laggard{in: make(chan struct{}), out: make(chan struct{})}
 	s.ipv4 = slow
 	ours, theirs := backend(true)
 	path := newPath(h.ep, ours)
