@@ -23,6 +23,7 @@ var allowed = map[string][]string{
 	"internal/version":  {},
 	"internal/manpage":  {},
 	"internal/samefile": {},
+	"internal/usage":    {},
 	"switch":            {"ipc", "direct"},
 	"libos":             {"switch", "internal/samefile"},
 	"coresched":         {"ipc"},

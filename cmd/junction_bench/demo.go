@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"junction/internal/bench"
+	"junction/internal/usage"
 )
 
 func demoCommand() *cobra.Command {
@@ -23,7 +24,7 @@ switched to direct mode and back while 50 connections, which stay open, ask them
 junctiond and netserver lie beside junction_run. It fails if any request does.`,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if o.Driver != "afxdp" && o.Driver != "tap" {
-				return usageError{fmt.Errorf("--driver %q: accepted: afxdp, tap", o.Driver)}
+				return usage.Errorf("--driver %q: accepted: afxdp, tap", o.Driver)
 			}
 			if o.JunctionRun, err = needProgram("junction-run", o.JunctionRun); err != nil {
 				return err

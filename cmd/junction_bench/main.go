@@ -13,14 +13,12 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"junction/internal/usage"
 )
 
-// Exit codes.
-const (
-	exitFailed      = 1
-	exitUsage       = 2
-	exitInterrupted = 130
-)
+// exitInterrupted is the exit code after a signal.
+const exitInterrupted = 130
 
 // errIncomplete says that something could not be measured; what, is in the report.
 var errIncomplete = errors.New("not everything could be measured; see NOT MEASURED above")
@@ -43,13 +41,8 @@ func run(args []string) int {
 		return exitInterrupted
 	}
 	fmt.Fprintln(os.Stderr, "junction_bench:", err)
-	if errors.As(err, new(usageError)) {
-		return exitUsage
-	}
-	return exitFailed
+	return usage.ExitCode(err)
 }
-
-type usageError struct{ error }
 
 func newCommand() *cobra.Command {
 	root := &cobra.Command{
@@ -66,21 +59,19 @@ command line; 130 if it was interrupted.`,
 		Args:          noArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError{fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
-	})
 	root.AddCommand(demoCommand(), runCommand(), serverCommand(), switchCommand(), microCommand(), schedCommand())
 	for _, c := range root.Commands() {
 		c.Args = noArgs
 		c.Flags().SortFlags = false
 	}
+	usage.Explain(root)
 	root.AddCommand(actorCommand())
 	return root
 }
 
-func noArgs(c *cobra.Command, args []string) error {
+func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usageError{fmt.Errorf("unexpected %q; see %s --help", strings.Join(args, " "), c.CommandPath())}
+		return fmt.Errorf("unexpected %q", strings.Join(args, " "))
 	}
 	return nil
 }

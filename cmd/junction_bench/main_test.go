@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"junction/internal/usage"
 )
 
 func TestExitCodes(t *testing.T) {
@@ -18,28 +20,28 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"--help"}, 0},
 		{[]string{"run", "--help"}, 0},
 		{[]string{"server", "--help"}, 0},
-		{[]string{"server", "--only", "nosuchcase"}, exitUsage},
+		{[]string{"server", "--only", "nosuchcase"}, usage.ExitWrong},
 		{[]string{"switch", "--help"}, 0},
-		{[]string{"switch", "--only", "nosuchcase"}, exitUsage},
-		{[]string{"switch", "--junction-run", missing}, exitFailed},
-		{[]string{"server", "--junction-run", missing}, exitFailed},
-		{[]string{"run", "--frobnicate"}, exitUsage},
-		{[]string{"run", "extra"}, exitUsage},
-		{[]string{"run", "--only", "nosuchcase"}, exitUsage},
-		{[]string{"run", "--rounds", "-1"}, exitUsage},
-		{[]string{"frobnicate"}, exitUsage},
-		{[]string{"run", "--junction-run", missing}, exitFailed},
-		{[]string{"run", "--junction-run", "/bin/false", "--runsc", missing}, exitFailed},
-		{[]string{"demo", "--junction-run", missing}, exitFailed},
-		{[]string{"demo", "--driver", "pigeon"}, exitUsage},
-		{[]string{"sched", "--cores", "0"}, exitUsage},
-		{[]string{"sched", "--policies", "lottery"}, exitFailed},
+		{[]string{"switch", "--only", "nosuchcase"}, usage.ExitWrong},
+		{[]string{"switch", "--junction-run", missing}, usage.ExitFailed},
+		{[]string{"server", "--junction-run", missing}, usage.ExitFailed},
+		{[]string{"run", "--frobnicate"}, usage.ExitWrong},
+		{[]string{"run", "extra"}, usage.ExitWrong},
+		{[]string{"run", "--only", "nosuchcase"}, usage.ExitWrong},
+		{[]string{"run", "--rounds", "-1"}, usage.ExitWrong},
+		{[]string{"frobnicate"}, usage.ExitWrong},
+		{[]string{"run", "--junction-run", missing}, usage.ExitFailed},
+		{[]string{"run", "--junction-run", "/bin/false", "--runsc", missing}, usage.ExitFailed},
+		{[]string{"demo", "--junction-run", missing}, usage.ExitFailed},
+		{[]string{"demo", "--driver", "pigeon"}, usage.ExitWrong},
+		{[]string{"sched", "--cores", "0"}, usage.ExitWrong},
+		{[]string{"sched", "--policies", "lottery"}, usage.ExitFailed},
 		{[]string{"sched", "--policies", "sol,biff", "--loads", "0.5", "--requests", "1000"}, 0},
-		{[]string{"sched", "--quick"}, exitUsage},
-		{[]string{"sched", "--live", "--cores", "4"}, exitUsage},
-		{[]string{"sched", "--live", "--only", "nosuchcase"}, exitUsage},
-		{[]string{"sched", "--live", "--junction-run", missing}, exitFailed},
-		{[]string{"actor", "hero"}, exitFailed},
+		{[]string{"sched", "--quick"}, usage.ExitWrong},
+		{[]string{"sched", "--live", "--cores", "4"}, usage.ExitWrong},
+		{[]string{"sched", "--live", "--only", "nosuchcase"}, usage.ExitWrong},
+		{[]string{"sched", "--live", "--junction-run", missing}, usage.ExitFailed},
+		{[]string{"actor", "hero"}, usage.ExitFailed},
 	} {
 		require.Equal(t, c.want, run(c.args), "%q", c.args)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"junction/internal/bench"
+	"junction/internal/usage"
 )
 
 // outputs are the files that a run writes.
@@ -114,11 +114,11 @@ func (m *measuring) check() error {
 	o, names := &m.o, m.suite.Names()
 	switch {
 	case !slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, o.Only) }):
-		return usageError{fmt.Errorf("--only %q: there are %s", o.Only, strings.Join(names, ", "))}
+		return usage.Errorf("--only %q: there are %s", o.Only, strings.Join(names, ", "))
 	case o.Rounds < 0 || o.Rounds > 1000:
-		return usageError{fmt.Errorf("--rounds %d: accepted: 1 to 1000", o.Rounds)}
+		return usage.Errorf("--rounds %d: accepted: 1 to 1000", o.Rounds)
 	case o.Compute < 0 || o.Compute > time.Hour:
-		return usageError{fmt.Errorf("--compute %v: accepted: up to 1h", o.Compute)}
+		return usage.Errorf("--compute %v: accepted: up to 1h", o.Compute)
 	}
 	return nil
 }

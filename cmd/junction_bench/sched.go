@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -9,6 +8,7 @@ import (
 
 	"junction/internal/bench"
 	"junction/internal/bench/schedsim"
+	"junction/internal/usage"
 )
 
 func schedCommand() *cobra.Command {
@@ -51,7 +51,7 @@ All of them take some 10 minutes, with --quick 2. Keep the machine quiet.`,
 		var err error
 		foreign.VisitAll(func(other *pflag.Flag) {
 			if other.Changed {
-				err = usageError{fmt.Errorf("--%s %s", other.Name, why)}
+				err = usage.Errorf("--%s %s", other.Name, why)
 			}
 		})
 		switch {
@@ -67,7 +67,7 @@ All of them take some 10 minutes, with --quick 2. Keep the machine quiet.`,
 
 func sweep(cmd *cobra.Command, o schedsim.Options, out outputs) error {
 	if o.Requests < 1 || o.Cores < 1 {
-		return usageError{fmt.Errorf("--requests %d --cores %d: accepted: 1 or more", o.Requests, o.Cores)}
+		return usage.Errorf("--requests %d --cores %d: accepted: 1 or more", o.Requests, o.Cores)
 	}
 	r, err := schedsim.Sweep(cmd.Context(), o)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"junction/internal/monitor"
 	"junction/internal/monitor/client"
 	"junction/internal/monitor/wire"
+	"junction/internal/usage"
 	"junction/internal/version"
 	"junction/netserver"
 )
@@ -33,7 +34,9 @@ type ctl struct {
 func newCommand(out io.Writer) *cobra.Command {
 	c := &ctl{out: out, err: os.Stderr}
 	cmd := &cobra.Command{
-		Use: "junction_ctl COMMAND", Short: "Show and steer a running junctiond", Version: version.String(),
+		Use: "junction_ctl COMMAND", Short: "Show and steer a running junctiond",
+		Long:          "junction_ctl shows and steers a running junctiond.\n\nExit status: 0; 1 if it failed; 2 for a mistake on the command line; exec: the program's.",
+		Version:       version.String(),
 		SilenceErrors: true, SilenceUsage: true, DisableAutoGenTag: true,
 		SuggestionsMinimumDistance: 2, Args: cobra.ArbitraryArgs, RunE: group,
 	}
@@ -62,7 +65,7 @@ func newCommand(out io.Writer) *cobra.Command {
 			sub.ValidArgsFunction = c.completeName
 		}
 	}
-	explain(cmd)
+	usage.Explain(cmd)
 	manpage.Add(cmd)
 	return cmd
 }
@@ -245,7 +248,7 @@ func (c *ctl) stats(ctx context.Context, watch bool) error {
 
 func (c *ctl) restart(ctx context.Context, args []string) error {
 	if args[0] != "netserver" {
-		return fmt.Errorf("restart %q: only netserver can be restarted", args[0])
+		return usage.Errorf("restart %q: only netserver can be restarted", args[0])
 	}
 	var s monitor.ServerStatus
 	if err := c.ask(ctx, "restart", &s); err != nil {

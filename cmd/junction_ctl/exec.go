@@ -17,6 +17,7 @@ import (
 	"junction/internal/monitor/client"
 	"junction/internal/monitor/wire"
 	"junction/internal/samefile"
+	"junction/internal/usage"
 	"junction/ipc/control"
 )
 
@@ -60,7 +61,7 @@ not executable; 1: anything else that failed.`
 func (c *ctl) exec(ctx context.Context, name string, e wire.Exec) error {
 	for _, kv := range e.Env {
 		if key, _, ok := strings.Cut(kv, "="); !ok || key == "" {
-			return fmt.Errorf("--env %q: want KEY=VALUE", kv)
+			return usage.Errorf("--env %q: want KEY=VALUE", kv)
 		}
 	}
 	if len(e.Argv) > 0 && e.Argv[0] == "--" { // after NAME flags are over, so cobra leaves it

@@ -12,13 +12,15 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"junction/internal/usage"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	if err := newCommand(os.Stdout).ExecuteContext(ctx); err != nil {
-		code := 1
+		code := usage.ExitCode(err)
 		var exit *exitError
 		if errors.As(err, &exit) {
 			code, err = exit.code, exit.err

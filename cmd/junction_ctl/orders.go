@@ -13,11 +13,12 @@ import (
 
 	"junction/internal/monitor"
 	"junction/internal/monitor/wire"
+	"junction/internal/usage"
 )
 
 func (c *ctl) upgrade(ctx context.Context, args []string) error {
 	if args[0] != "netserver" {
-		return fmt.Errorf("upgrade %q: only netserver can be upgraded", args[0])
+		return usage.Errorf("upgrade %q: only netserver can be upgraded", args[0])
 	}
 	path, err := filepath.Abs(args[1])
 	if err != nil {
@@ -40,12 +41,12 @@ func (c *ctl) limitCommand() *cobra.Command {
 		func(ctx context.Context, args []string) error {
 			var l wire.Limit
 			if !cmd.Flags().Changed("rate") && !cmd.Flags().Changed("weight") {
-				return errors.New("limit: give --rate, --weight or both; see junction_ctl limit --help")
+				return usage.Errorf("limit: give --rate, --weight or both; see junction_ctl limit --help")
 			}
 			if cmd.Flags().Changed("rate") {
 				bytes, err := parseRate(rate)
 				if err != nil {
-					return fmt.Errorf("--rate %q: %w", rate, err)
+					return usage.Errorf("--rate %q: %w", rate, err)
 				}
 				l.Rate = &bytes
 			}

@@ -13,6 +13,7 @@ import (
 
 	"junction/internal/bench/proctree"
 	"junction/internal/monitor"
+	"junction/internal/usage"
 	"junction/netserver"
 )
 
@@ -32,7 +33,7 @@ const (
 
 func (c *ctl) top(ctx context.Context, interval time.Duration) error {
 	if interval < minInterval || interval > maxInterval {
-		return fmt.Errorf("--interval %v: want %v to %v", interval, minInterval, maxInterval)
+		return usage.Errorf("--interval %v: want %v to %v", interval, minInterval, maxInterval)
 	}
 	before, err := c.snapshot(ctx)
 	if err != nil {
@@ -62,8 +63,8 @@ func (c *ctl) top(ctx context.Context, interval time.Duration) error {
 	}
 }
 
-// usage is a picture of all counters.
-type usage struct {
+// tally is a picture of all counters.
+type tally struct {
 	at        time.Time
 	instances []monitor.InstanceStatus
 	serverPID int
@@ -71,7 +72,7 @@ type usage struct {
 	traffic   netserver.Stats
 }
 
-func (c *ctl) snapshot(ctx context.Context) (u usage, err error) {
+func (c *ctl) snapshot(ctx context.Context) (u tally, err error) {
 	var s monitor.Status
 	if err := c.ask(ctx, "status", &s); err != nil {
 		return u, err
@@ -118,7 +119,7 @@ type topRow struct {
 
 // since returns what happened between two pictures. A counter that went back is
 // one that began anew: with another network server, or another instance.
-func (u *usage) since(before usage) topTable {
+func (u *tally) since(before tally) topTable {
 	seconds := u.at.Sub(before.at).Seconds()
 	rate := func(now, then uint64) float64 {
 		if now < then {

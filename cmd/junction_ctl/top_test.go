@@ -18,8 +18,8 @@ func TestSince(t *testing.T) {
 	account := func(in, bytes, dropped uint64) netserver.AccountStats {
 		return netserver.AccountStats{Account: netserver.Account{In: in, InBytes: bytes}, Drops: map[string]uint64{"ring_full": dropped, "short": 1}}
 	}
-	picture := func(at time.Time, in uint64, cpu time.Duration) usage {
-		return usage{
+	picture := func(at time.Time, in uint64, cpu time.Duration) tally {
+		return tally{
 			at: at, serverPID: 9, cpu: map[int]time.Duration{9: cpu, 10: 2 * cpu},
 			instances: []monitor.InstanceStatus{{ID: 1, Name: "idle", PID: 11}, {ID: 2, Name: "busy", PID: 10}},
 			traffic: netserver.Stats{Uplink: account(in, 10*in, in), Ports: map[uint32]netserver.PortStats{

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"junction/internal/usage"
 )
 
 // TestWrongArguments: each is answered by one line that says what is right.
@@ -37,5 +39,10 @@ func TestWrongArguments(t *testing.T) {
 		err := cmd.ExecuteContext(t.Context())
 		require.ErrorContains(t, err, want, args)
 		require.NotContains(t, err.Error(), "\n")
+		code := usage.ExitWrong
+		if strings.HasPrefix(args, "status --socket") {
+			code = usage.ExitFailed
+		}
+		require.Equal(t, code, usage.ExitCode(err), args)
 	}
 }

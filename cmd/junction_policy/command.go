@@ -11,6 +11,7 @@ import (
 	"junction/coresched/plugin"
 	"junction/coresched/policies"
 	"junction/internal/manpage"
+	"junction/internal/usage"
 	"junction/internal/version"
 )
 
@@ -39,7 +40,7 @@ func newCommand() *cobra.Command {
 				return printNames(cmd, json)
 			}
 			if len(args) == 0 {
-				return fmt.Errorf("which policy? Take one of %s", strings.Join(policies.Names(), ", "))
+				return usage.Errorf("which policy? Take one of %s", strings.Join(policies.Names(), ", "))
 			}
 			return serve(args[0], params, spin)
 		},
@@ -50,20 +51,21 @@ func newCommand() *cobra.Command {
 	fs.BoolVar(&list, "list", false, "print the names of all policies, then exit")
 	fs.BoolVar(&json, "json", false, "with --list: as JSON")
 	manpage.Add(cmd)
+	usage.Explain(cmd)
 	return cmd
 }
 
 func serve(name string, texts []string, spin time.Duration) error {
 	params, err := policies.ParseParams(texts)
 	if err != nil {
-		return err
+		return usage.Wrap(err)
 	}
 	p, err := policies.New(name, params)
 	if err != nil {
-		return err
+		return usage.Wrap(err)
 	}
 	if spin < 0 {
-		return fmt.Errorf("--spin %v: take 0 or more", spin)
+		return usage.Errorf("--spin %v: take 0 or more", spin)
 	}
 	plugin.Serve(p, plugin.Options{Spin: spin})
 	return nil

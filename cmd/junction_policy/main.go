@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"junction/internal/usage"
 )
 
 func main() {
 	if err := newCommand().Execute(); err != nil {
 		fmt.Fprintf(os.Stderr, "junction_policy: %s\n", strings.Join(strings.Fields(err.Error()), " "))
-		os.Exit(1)
+		os.Exit(usage.ExitCode(err))
 	}
 }

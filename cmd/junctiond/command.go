@@ -18,6 +18,7 @@ import (
 	"junction/internal/manpage"
 	"junction/internal/monitor"
 	"junction/internal/monitor/wire"
+	"junction/internal/usage"
 	"junction/internal/version"
 	"junction/switch/auto"
 )
@@ -58,7 +59,7 @@ func newCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o, err := f.options()
 			if err != nil {
-				return err
+				return usage.Wrap(err)
 			}
 			if err := o.CheckNIC(); err != nil {
 				return err
@@ -69,6 +70,7 @@ func newCommand() *cobra.Command {
 	f.register(cmd.Flags())
 	cmd.AddCommand(guardCommand())
 	manpage.Add(cmd)
+	usage.Explain(cmd)
 	return cmd
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"junction/internal/usage"
 )
 
 func main() {
@@ -16,6 +18,6 @@ func main() {
 	defer stop()
 	if err := newCommand().ExecuteContext(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "junctiond: %s\n", strings.Join(strings.Fields(err.Error()), " "))
-		os.Exit(1)
+		os.Exit(usage.ExitCode(err))
 	}
 }

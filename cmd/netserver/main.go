@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"junction/internal/usage"
 	"junction/internal/version"
 )
 
@@ -34,11 +35,12 @@ func main() {
 	if err := cmd.MarkFlagRequired("monitor"); err != nil {
 		panic(err) // a mistake in this file
 	}
+	usage.Explain(cmd)
 	signal.Ignore(unix.SIGPIPE) // who reads our messages may end with the monitor
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	if err := cmd.ExecuteContext(ctx); err != nil {
 		fmt.Fprintf(os.Stderr, "netserver: %s\n", strings.Join(strings.Fields(err.Error()), " "))
-		os.Exit(1)
+		os.Exit(usage.ExitCode(err))
 	}
 }
