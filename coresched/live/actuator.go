@@ -138,6 +138,9 @@ type enclave struct {
 	restored    time.Duration // how long it took to restore all threads, last
 	dark        darkness      // of the last change of policy
 
+	lent      int                // cores that latency-critical instances have
+	borrowers map[*inst]struct{} // best effort that wants cores
+
 	exclusive bool // its cores are kept for it,
 	held      bool // at present
 	staying   int  // tasks that could not be moved off them
@@ -271,7 +274,7 @@ func (a *Actuator) Create(name string, cpus cs.CPUSet, timeout time.Duration) er
 	if err != nil {
 		return errors.Join(err, page.Close())
 	}
-	a.enclaves[name] = &enclave{name: name, e: e, page: page, timeout: timeout}
+	a.enclaves[name] = &enclave{name: name, e: e, page: page, timeout: timeout, borrowers: map[*inst]struct{}{}}
 	return nil
 }
 

@@ -163,6 +163,7 @@ func (a *Actuator) take(i *inst, kthreads int) error {
 		err = a.enterKthreads(i, kthreads)
 	}
 	if err != nil {
+		i.left = true // before it was ever granted anything
 		a.dropKthreads(i)
 		return errors.Join(err, a.guard.tell(&note{Give: i.PID}))
 	}
@@ -226,6 +227,7 @@ func (a *Actuator) enterKthreads(i *inst, number int) error {
 // +checklocks:a.mu
 func (a *Actuator) dropKthreads(i *inst) {
 	for _, k := range i.kthreads {
+		a.place(k, cs.NoCPU)
 		_ = i.enclave.e.Die(clock(), k.task) // it is in the enclave
 		a.carryOut()
 		delete(a.instances.kthreads, k.task)
@@ -273,6 +275,7 @@ func (a *Actuator) leave(i *inst) {
 	}
 	i.left, a.changes = true, true
 	i.timer.Stop()
+	i.wants(0)
 	a.dropKthreads(i)
 	delete(a.instances.all, i)
 	i.adopted = false
@@ -291,7 +294,7 @@ func (a *Actuator) leave(i *inst) {
 // +checklocks:a.mu
 func (a *Actuator) heedInstance(i *inst) {
 	d := i.giver.Demand(len(i.kthreads))
-	i.want = max(d.Want, min(i.Spinning, len(i.kthreads)))
+	i.wants(max(d.Want, min(i.Spinning, len(i.kthreads))))
 	now := clock()
 	awake := 0
 	for _, k := range i.kthreads {
@@ -338,21 +341,42 @@ func (a *Actuator) carryKthread(k *kthread, x cs.Action) {
 	case cs.Adopt:
 		i.adopted = true
 	case cs.Release:
-		i.adopted, k.cpu = false, cs.NoCPU
+		i.adopted = false
+		a.place(k, cs.NoCPU)
 	case cs.Run:
-		k.cpu = x.CPU
+		a.place(k, x.CPU)
 		i.enclave.handoffs++
 	case cs.Stop:
-		k.cpu = cs.NoCPU
+		a.place(k, cs.NoCPU)
 	}
 	a.touch(i)
-	if i.Class != cs.LatencyCritical {
+}
+
+// place notes which core a kthread has. Only those to whom it is lent are looked
+// at: most instances have nothing to do.
+// +checklocks:a.mu
+func (a *Actuator) place(k *kthread, c cs.CPU) {
+	had, has := k.cpu != cs.NoCPU, c != cs.NoCPU
+	k.cpu = c
+	if had == has || k.inst.Class != cs.LatencyCritical {
 		return
 	}
-	for o := range a.instances.all { // what is lent changes
-		if o.enclave == i.enclave && o.Class == cs.BestEffort && o.want > 0 {
-			a.touch(o)
-		}
+	n := k.inst.enclave
+	if n.lent++; had {
+		n.lent -= 2
+	}
+	for o := range n.borrowers {
+		a.touch(o)
+	}
+}
+
+// wants notes how many kthreads an instance could use.
+func (i *inst) wants(kthreads int) {
+	i.want = kthreads
+	if i.Class == cs.BestEffort && i.want > 0 {
+		i.enclave.borrowers[i] = struct{}{}
+	} else {
+		delete(i.enclave.borrowers, i)
 	}
 }
 
@@ -365,18 +389,6 @@ func (i *inst) cores() (s cs.CPUSet, n int) {
 		}
 	}
 	return s, n
-}
-
-// lent returns how many cores of an enclave latency-critical instances have.
-// +checklocks:a.mu
-func (a *Actuator) lent(n *enclave) (cores int) {
-	for i := range a.instances.all {
-		if i.enclave == n && i.Class == cs.LatencyCritical {
-			_, has := i.cores()
-			cores += has
-		}
-	}
-	return cores
 }
 
 // publish tells instances what they are granted now.
@@ -400,7 +412,7 @@ func (a *Actuator) grant(i *inst) {
 	case i.Class == cs.LatencyCritical:
 		n = max(1, i.Guaranteed, has)
 	default:
-		n = min(i.Kthreads, has+a.lent(i.enclave))
+		n = min(i.Kthreads, has+i.enclave.lent)
 	}
 	if has > 0 || i.want == 0 || !i.adopted {
 		i.denied = false
