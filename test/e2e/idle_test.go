@@ -41,6 +41,9 @@ func wakeUps(t *testing.T, pid int) (sum int) {
 func TestIdleInstance(t *testing.T) {
 	needScheduler(t)
 	eachServerRig(t, func(t *testing.T, r *rig) {
+		if r.engine != "inproc" {
+			t.Skip("gVisor's systrap looks after its fast path each 400 µs (controlFastPath), so an instance on it is never idle")
+		}
 		i := r.startConfigured("idle", "runtime_priority lc\nruntime_guaranteed_kthreads 1\n", need(t, "sh"), "-c", "echo ready; exec sleep 1000")
 		i.await("ready")
 		pid := i.cmd.Process.Pid
