@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"junction/internal/lab"
 )
 
 // wakeUps is how often threads of a process have come to a core so far: each left
@@ -40,10 +42,11 @@ func wakeUps(t *testing.T, pid int) (sum int) {
 // it looks for nothing.
 func TestIdleInstance(t *testing.T) {
 	needScheduler(t)
-	eachServerRig(t, func(t *testing.T, r *rig) {
-		if r.engine != "inproc" {
+	eachEngine(t, func(t *testing.T, engine string) {
+		if engine != "inproc" {
 			t.Skip("gVisor's systrap looks after its fast path each 400 µs (controlFastPath), so an instance on it is never idle")
 		}
+		r := newRig(t, variant{engine: engine, driver: serverMode}, lab.Options{})
 		i := r.startConfigured("idle", "runtime_priority lc\nruntime_guaranteed_kthreads 1\n", need(t, "sh"), "-c", "echo ready; exec sleep 1000")
 		i.await("ready")
 		pid := i.cmd.Process.Pid
