@@ -36,6 +36,8 @@
 #define VF_SOME 2
 #define VF_TAG(control) ((__u32)((control) >> 8) & 0xff)
 
+#define EINVAL 22
+
 #define STAMP_MAGIC 0x704d5453
 
 // The least segment size that an instance may ask for, as the network server has it.
@@ -370,8 +372,13 @@ static __always_inline int fits(struct __sk_buff *skb, const struct packet *p)
 	return skb->gso_size >= MIN_SEGMENT && l4 + tcp->doff * 4 + skb->gso_size <= max_frame;
 }
 
+// sent is what sum_is_own needs to know of a frame that may be sent.
+struct sent {
+	__u32 l4, transport;
+};
+
 // verdict says which counter a frame that an instance sends ends in.
-static __always_inline enum count verdict(struct __sk_buff *skb, __u32 owner)
+static __always_inline enum count verdict(struct __sk_buff *skb, __u32 owner, struct sent *is)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ethhdr *eth = data;
@@ -390,6 +397,8 @@ static __always_inline enum count verdict(struct __sk_buff *skb, __u32 owner)
 		return DROP_SERVERS;
 	if (!fits(skb, &p))
 		return DROP_LONG;
+	is->transport = p.transport;
+	is->l4 = sizeof(*eth) + (eth->h_proto == bpf_htons(ETH_P_IP) ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
 	w = address_word(p.src);
 	if (KIND(w) == KIND_DEDICATED)
 		return OWNER(w) == owner ? OUT : DROP_IP;
@@ -401,16 +410,38 @@ static __always_inline enum count verdict(struct __sk_buff *skb, __u32 owner)
 	return KIND(w) == KIND_PORT && OWNER(w) == owner ? OUT : DROP_PORT;
 }
 
+// sum_is_own tells whether the checksum that is still to be written into a frame, if
+// there is one, comes to lie where TCP and UDP have it, or behind: not into an address
+// or a port that has just been checked. Where it goes the sender says, and no field
+// shows it. But the kernel adjusts no checksum that is still to be written, and cuts no
+// frame off before its end; a frame that it does cut off is dropped. Pointers into the
+// frame are invalid then.
+static __always_inline int sum_is_own(struct __sk_buff *skb, __u32 l4, __u32 transport)
+{
+	__u16 before, after;
+
+	if (bpf_skb_load_bytes(skb, 0, &before, sizeof(before)) ||
+	    bpf_l4_csum_replace(skb, 0, 0, 1, sizeof(before)) ||
+	    bpf_skb_load_bytes(skb, 0, &after, sizeof(after)))
+		return 0;
+	if (before != after) // there is none to be written
+		return !bpf_skb_store_bytes(skb, 0, &before, sizeof(before), 0);
+	return transport <= 1 && bpf_skb_change_tail(skb, l4 + (transport ? 7 : 17), 0) == -EINVAL;
+}
+
 SEC("tc")
 int egress(struct __sk_buff *skb)
 {
 	__u32 index = skb->ifindex;
 	struct outer *o = bpf_map_lookup_elem(&junction_outers, &index);
+	struct sent is = {};
 	enum count c;
 
 	if (!o)
 		return TC_ACT_SHOT;
-	c = verdict(skb, o->owner);
+	c = verdict(skb, o->owner, &is);
+	if (c == OUT && !sum_is_own(skb, is.l4, is.transport))
+		c = DROP_IP;
 	add(o->vf, c, 1);
 	if (c != OUT)
 		return TC_ACT_SHOT;
