@@ -30,10 +30,14 @@ func (w *worker) toWire(head []byte, parts [][]byte) {
 	case w.hdr[1] != 0 && able.GSOMax == 0:
 		w.cut(o, head, parts)
 		return
-	case w.hdr[0] != 0 && !able.TXChecksum:
-		if !w.complete(head, parts) {
+	case w.hdr[0] != 0:
+		field, ok := w.sumField(head)
+		if !ok {
 			w.dropped(dropVnet)
 			return
+		}
+		if !able.TXChecksum {
+			w.finish(head, parts, w.pkt.ip.l4, field)
 		}
 	}
 	w.put(o, parts, true)
@@ -103,9 +107,11 @@ func (w *worker) cutHead(s []byte, off, n, i int) {
 	be.PutUint16(l4[tcpChecksum:], fold(sum(protoTCP+uint32(length), addresses)))
 }
 
-// complete makes the partial checksum of the frame in head and parts a whole one.
-func (w *worker) complete(head []byte, parts [][]byte) bool {
-	h, field := &w.pkt.ip, 0
+// sumField tells where behind the IP header the checksum of the frame in head is
+// that is still to be made, if it is TCP's or UDP's and where they have it: whoever
+// makes it would else write it over an address or a port that has been checked.
+func (w *worker) sumField(head []byte) (field int, ok bool) {
+	h := &w.pkt.ip
 	switch h.proto {
 	case protoTCP:
 		field = tcpChecksum
@@ -114,10 +120,9 @@ func (w *worker) complete(head []byte, parts [][]byte) bool {
 	}
 	le := binary.LittleEndian
 	if h.l4 == 0 || h.fragment || field == 0 || int(le.Uint16(w.hdr[6:])) != h.l4 || int(le.Uint16(w.hdr[8:])) != field || h.l4+field+2 > len(head) {
-		return false
+		return 0, false
 	}
-	w.finish(head, parts, h.l4, field)
-	return true
+	return field, true
 }
 
 // finish puts the checksum of the frame in parts, from l4 on, into its field in

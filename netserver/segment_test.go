@@ -134,6 +134,28 @@ func checkSegment(t *testing.T, p *packet, f []byte, hdr [ipc.VnetHdrLen]byte, c
 	require.True(t, s.IsChecksumValid(src, dst, checksum.Checksum(payload, 0), uint16(len(payload))))
 }
 
+// TestChecksumElsewhere: a checksum that somebody else is to write never goes over
+// what has been checked, whether the NIC or the server writes it.
+func TestChecksumElsewhere(t *testing.T) {
+	for _, csum := range []bool{false, true} {
+		for what, at := range map[string][2]byte{
+			"source address": {14, 12}, "source port": {34, 0}, "source MAC": {0, 6}, "payload": {34, 22}, "half way": {33, 17},
+		} {
+			w, nic := wireWorker(t, csum)
+			b := out(shared4, peer4, protoTCP, append(tcp(80, 5, 0), make([]byte, 50)...)).bytes()
+			for _, h := range [][ipc.VnetHdrLen]byte{{0: vnetNeedsCsum, 6: 34, 8: tcpChecksum}, {0: vnetNeedsCsum, 6: at[0], 8: at[1]}} {
+				v := asView(h, b, 0)
+				w.begin()
+				w.fromRing(&v)
+				w.end(false)
+			}
+			require.Len(t, nic.frames, 1, "%s, checksums by the NIC %v", what, csum)
+			a := w.account()
+			require.Equal(t, map[string]uint64{"bad_offload": 1}, a.Drops(), what)
+		}
+	}
+}
+
 // TestChecksums: partial ones are completed for a NIC that does not.
 func TestChecksums(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {

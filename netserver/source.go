@@ -143,7 +143,7 @@ const (
 
 // checkOffload checks the virtio_net_hdr of an instance's frame, and takes out of
 // it what is not an instance's to say. Offsets are checked by who uses them:
-// the kernel, or the receiving instance.
+// toWire, or the receiving instance.
 func (s *Server) checkOffload(h *[ipc.VnetHdrLen]byte, length int) reason {
 	h[0] &= vnetNeedsCsum
 	switch h[1] &^ vnetGSOECN {
