@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"junction/direct"
 	"junction/internal/config"
 	"junction/internal/monitor/wire"
@@ -68,6 +70,9 @@ func (o *Options) escrowPath(id portmap.Instance) string {
 // loadState reads what a predecessor left; fs.ErrNotExist if there was none, or
 // it ended as it should.
 func (o *Options) loadState() (s state, err error) {
+	if err := o.checkFolder(); err != nil {
+		return s, err
+	}
 	b, err := os.ReadFile(filepath.Join(o.stateDir(), "state.json"))
 	if err != nil {
 		return s, err
@@ -120,9 +125,24 @@ func (m *Monitor) save() {
 func (o *Options) openState() error {
 	err := os.Mkdir(o.stateDir(), 0o700)
 	if errors.Is(err, fs.ErrExist) {
-		return nil
+		return o.checkFolder()
 	}
 	return err
+}
+
+// checkFolder refuses a folder that somebody else may have written to: what is in
+// it says which programs to start, and which processes to signal and to schedule.
+// It returns fs.ErrNotExist if there is none.
+func (o *Options) checkFolder() error {
+	var st unix.Stat_t
+	switch err := unix.Lstat(o.stateDir(), &st); {
+	case err != nil:
+		return &fs.PathError{Op: "lstat", Path: o.stateDir(), Err: err}
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0:
+		return fmt.Errorf("%s: others than user %d may have written there (owner %d, mode %#o); remove it, and have the socket in a folder where only that user may",
+			o.stateDir(), os.Geteuid(), st.Uid, st.Mode)
+	}
+	return nil
 }
 
 // startOf tells when a process was started, or "" if there is none.
