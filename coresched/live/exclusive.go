@@ -134,10 +134,10 @@ func (a *Actuator) giveCores(n *enclave) error {
 // to cores that are kept.
 // +checklocks:a.mu
 func (a *Actuator) admit(n *enclave, tid int) (o original, err error) {
-	if a.keeping == 0 {
+	if a.keeping == 0 && !n.exclusive {
 		return readOriginal(tid)
 	}
-	err = a.keeper.unconfined(tid, n.held, func() (err error) {
+	err = a.keeper.unconfined(tid, n.exclusive, func() (err error) {
 		o, err = readOriginal(tid)
 		return err
 	})

@@ -159,8 +159,12 @@ func (h *home) widenAll(dirs []string) error {
 }
 
 // Reclaim takes away what actuators that have died left of exclusive cores in the
-// cpuset whose folder is dir (empty: this process's): their guards had died too.
+// cpuset whose folder is dir (empty: this process's): their guards had died too. In
+// another PID namespace than theirs nobody can tell that they have died.
 func Reclaim(dir string) error {
+	if inInitialNamespace() != nil {
+		return nil
+	}
 	h, err := findHome(dir)
 	if errors.Is(err, ErrExclusive) {
 		return nil // then nobody could keep cores

@@ -68,9 +68,16 @@ var errNamespace = errors.New("not in the initial PID namespace, whose numbers B
 // initialPIDNamespace is PROC_PID_INIT_INO of Linux.
 const initialPIDNamespace = "pid:[4026531836]"
 
-func newWatcher() (w *watcher, err error) {
+func inInitialNamespace() error {
 	if ns, err := os.Readlink("/proc/self/ns/pid"); err != nil || ns != initialPIDNamespace {
-		return nil, errors.Join(errNamespace, err)
+		return errors.Join(errNamespace, err)
+	}
+	return nil
+}
+
+func newWatcher() (w *watcher, err error) {
+	if err := inInitialNamespace(); err != nil {
+		return nil, err
 	}
 	w = &watcher{}
 	defer func() {

@@ -7,6 +7,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"junction/coresched/policies/sol"
+	"junction/ipc"
 )
 
 // A policy that is to outlive its actuator waits for another one, which reattaches:
@@ -62,4 +65,51 @@ func TestOrphanEnds(t *testing.T) {
 	require.Eventually(t, process.Exited, time.Minute, 10*time.Millisecond)
 	require.ErrorIs(t, unix.Kill(process.PID(), 0), unix.ESRCH)
 	process.Kill()
+}
+
+// offer makes rings for a policy in this process, and a page. pair is to be closed
+// once the policy has them.
+func offer(t *testing.T) (pair *ipc.Pair, end *ipc.End, r Renewal) {
+	page, err := NewPage()
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, page.Close()) })
+	pair, err = ipc.NewPair(ipc.Options{})
+	require.NoError(t, err)
+	end, err = pair.Attach(ipc.ServerSide)
+	require.NoError(t, err)
+	return pair, end, Renewal{PID: os.Getpid(), Ring: pair.Files(ipc.InstanceSide), Page: page.FD()}
+}
+
+// A successor that comes before the policy has seen that its actuator is gone keeps
+// the policy: it does not end for want of one. When the successor is gone too it will.
+func TestSuccessorIsEarly(t *testing.T) {
+	s := &controlServer{policy: sol.New(), orphaned: time.Hour}
+	pair, first, r := offer(t)
+	fds, err := fetchFiles(&r)
+	require.NoError(t, err)
+	require.NoError(t, s.begin([ipc.FilesPerEnd]int(fds), fds[ipc.FilesPerEnd]))
+	require.NoError(t, pair.Close())
+	before := s.ended
+	pair, second, r := offer(t)
+	renewed := make(chan error)
+	go func() {
+		var pid int
+		renewed <- s.Renew(r, &pid)
+	}()
+	require.NoError(t, first.Close())
+	require.NoError(t, <-renewed)
+	require.NoError(t, pair.Close())
+	s.abandoned(before) // perhaps a second time
+	s.mu.Lock()
+	after := s.ended
+	require.NotEqual(t, before, after)
+	require.Nil(t, s.end, "it serves the successor")
+	s.mu.Unlock()
+	require.NoError(t, second.Close())
+	<-after
+	require.Eventually(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.end != nil && s.end.Stop()
+	}, time.Minute, time.Millisecond)
 }

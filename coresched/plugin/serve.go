@@ -142,16 +142,21 @@ func (s *controlServer) begin(ring [ipc.FilesPerEnd]int, pageFD int) error {
 	}
 	if s.end != nil {
 		s.end.Stop()
+		s.end = nil
 	}
 	ended := make(chan struct{})
 	s.ended = ended
-	go s.serve(NewLoop(s.policy, end, page, monotonic, s.opts.Spin), func() error {
-		defer close(ended)
-		return errors.Join(end.Close(), page.Close())
-	})
+	go func() {
+		s.serve(NewLoop(s.policy, end, page, monotonic, s.opts.Spin), func() error {
+			defer close(ended)
+			return errors.Join(end.Close(), page.Close())
+		})
+		s.abandoned(ended)
+	}()
 	return nil
 }
 
+// serve serves an actuator until its rings are gone.
 func (s *controlServer) serve(l *Loop, closeAll func() error) {
 	err := l.Run()
 	if !Ended(err) {
@@ -161,10 +166,17 @@ func (s *controlServer) serve(l *Loop, closeAll func() error) {
 	if err := closeAll(); err != nil {
 		fmt.Fprintf(os.Stderr, "policy %s: %v\n", s.policy.Traits().Name, err)
 	}
-	// Whoever wanted the policy ends the program too, by a call; if it has
-	// died instead, nobody will.
+}
+
+// abandoned has the program end some time after nobody is served any more since
+// ended was closed. Whoever wanted the policy ends the program too, by a call; if it
+// has died instead, nobody will, but another one may be served by now.
+func (s *controlServer) abandoned(ended chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.ended != ended {
+		return
+	}
 	s.end = time.AfterFunc(max(orderlyEnd, s.orphaned), func() { os.Exit(0) })
 }
 
