@@ -232,11 +232,28 @@ func TestAfterClose(t *testing.T) {
 func TestProbe(t *testing.T) {
 	b := newBench(t, 1)
 	v, inst := b.newVF(owner)
-	f := packet(spec{dstMAC: b.mac, srcMAC: b.mac, ether: 0x88b5, tag: 0x50000001})
-	require.NoError(t, v.Probe(f))
-	a, ok := await(t, soon, tagged(0x50000001), inst)
-	require.True(t, ok)
-	require.Equal(t, f, a.frame)
+	for tag := uint64(0x50000001); tag < 0x50000004; tag++ {
+		f := packet(spec{dstMAC: b.mac, srcMAC: b.mac, ether: 0x88b5, tag: tag})
+		require.NoError(t, v.Probe(f))
+		a, ok := await(t, soon, tagged(tag), inst)
+		require.True(t, ok)
+		require.Equal(t, f, a.frame)
+	}
+	require.NoError(t, v.Close())
+	require.ErrorIs(t, v.Probe(make([]byte, 60)), unix.ENXIO, "what tells that the queue is lost")
+}
+
+// TestProbeOfDeleted: a VF whose device somebody has deleted says so, also when it
+// has been probed before.
+func TestProbeOfDeleted(t *testing.T) {
+	b := newBench(t, 1)
+	v, _ := b.newVF(owner)
+	require.NoError(t, v.Probe(make([]byte, 60)))
+	_, outer := v.Devices()
+	l, err := netlink.LinkByIndex(outer)
+	require.NoError(t, err)
+	require.NoError(t, netlink.LinkDel(l))
+	require.ErrorIs(t, v.Probe(make([]byte, 60)), unix.ENXIO)
 }
 
 // TestProbeIsLast: behind a probe nothing comes that was steered before.

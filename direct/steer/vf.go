@@ -32,6 +32,7 @@ type VF struct {
 	outlet  *outlet.Outlet // nil: there is none
 	warning string         // why
 
+	prober  prober
 	closing sync.Once
 }
 
@@ -215,6 +216,7 @@ func (v *VF) close() error {
 		forget(o.Outers, uint32(v.pair.outer)),
 		v.closeOutlet(),
 	)
+	v.prober.close()
 	if v.sock != nil {
 		err = errors.Join(err, v.sock.Close())
 	}
@@ -237,15 +239,11 @@ func forget(m *ebpf.Map, key uint32) error {
 }
 
 // Probe sends a frame into the VF towards the instance, behind all that was
-// steered there until now. Ethernet header and all are the caller's.
+// steered there until now. Ethernet header and all are the caller's. Error:
+// unix.ENXIO, when the device is gone.
 func (v *VF) Probe(frame []byte) error {
 	Await() // what has been steered is on its way then
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nic.Denied(err, "open a packet socket", "CAP_NET_RAW")
-	}
-	defer unix.Close(fd)
-	if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: v.pair.outer}); err != nil {
+	if err := v.prober.send(v.pair.outer, frame); err != nil {
 		return fmt.Errorf("send a probe into VF %d: %w", v.slot, err)
 	}
 	return nil
