@@ -54,7 +54,7 @@ const passes = 8
 // that ends meanwhile is no error.
 func eachThread(pid int, started uint64, f func(tid int) error) error {
 	return eachOf(func() []int {
-		if s, err := readStat(pid); err != nil || s.started != started {
+		if s, err := readStatAlone(pid); err != nil || s.started != started {
 			return nil // it has ended, and its number may be somebody else's
 		}
 		return allThreads(pid, nil)

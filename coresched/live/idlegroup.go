@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +32,12 @@ import (
 
 // groups is the hierarchy of CPU cgroups, mounted where nobody sees it: in the
 // monitor's mount namespace /sys may be another one.
-type groups struct{ root *os.File }
+type groups struct {
+	root *os.File
+	// moving: a process that is in a new group already is not moved out of it by the
+	// end of the one before.
+	moving sync.Mutex
+}
 
 var errNoGroups = errors.New("no CPU cgroups of version 1 here")
 
@@ -50,7 +56,7 @@ func openGroups() (*groups, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: mount them: %w", errNoGroups, err)
 	}
-	return &groups{os.NewFile(uintptr(fd), "CPU cgroups")}, nil
+	return &groups{root: os.NewFile(uintptr(fd), "CPU cgroups")}, nil
 }
 
 func mountGroups(controllers []string) (int, error) {
@@ -150,8 +156,10 @@ func (g *groups) setIdle(group string, idle bool) error {
 
 // take moves a process and its descendants into a group.
 func (g *groups) take(group string, pid int, started uint64) error {
+	g.moving.Lock()
+	defer g.moving.Unlock()
 	return eachOf(func() []int {
-		if s, err := readStat(pid); err != nil || s.started != started {
+		if s, err := readStatAlone(pid); err != nil || s.started != started {
 			return nil // it has ended, and its number may be somebody else's
 		}
 		return allProcesses(pid, nil)
@@ -173,6 +181,8 @@ func (g *groups) end(group string) error {
 }
 
 func (g *groups) empty(group string) error {
+	g.moving.Lock()
+	defer g.moving.Unlock()
 	return eachOf(func() (all []int) {
 		b, _ := os.ReadFile(g.file(group, "cgroup.procs")) // none if it is gone
 		for text := range strings.FieldsSeq(string(b)) {
