@@ -36,6 +36,10 @@ func Retake(l *nic.Link, e Export, keep [KeepFiles]int, files []int, program *Pr
 		closeAll(files)
 		return nil, fmt.Errorf("take %s over: %w", e.NIC, err)
 	}
+	if e.Outlet != nic.NoOutlet { // a network server has none
+		closeAll(files)
+		return nil, fmt.Errorf("%w: outlet %q of %s", ErrGeometry, e.Outlet, e.NIC)
+	}
 	program.generic, program.frags = e.Generic, e.Frags
 	queues, err := divide(&e, files)
 	if err != nil {

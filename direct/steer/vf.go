@@ -176,8 +176,16 @@ func (v *VF) Owner() uint32 { return v.owner }
 // Ports are those of the owner's local ports that the VF is for, nil for all.
 func (v *VF) Ports() *scope.Ports { return v.ports }
 
-// Devices are the numbers of the devices at the instance's and at the uplink's end.
-func (v *VF) Devices() (inner, outer int) { return v.pair.inner, v.pair.outer }
+// Devices are the numbers of the devices that last as long as the VF, which is of no
+// use without any of them: at the instance's end, at the uplink's, and the outlet,
+// but for one of before a TakeOver, which ends when the instance leaves it.
+func (v *VF) Devices() []int {
+	all := []int{v.pair.inner, v.pair.outer}
+	if v.outlet != nil && len(v.outlet.Files()) > 0 {
+		all = append(all, v.outlet.Index)
+	}
+	return all
+}
 
 // Export describes the instance's queue for Adopt there, with its files, which
 // stay the VF's. After a TakeOver there are none: the instance has them.

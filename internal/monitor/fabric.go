@@ -26,7 +26,7 @@ type directQueue interface {
 	Probe(frame []byte) error
 	Stats() (steer.VFStats, error)
 	// Devices are the numbers of both ends' devices.
-	Devices() (inner, outer int)
+	Devices() []int
 	Close() error
 }
 

@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -60,10 +61,8 @@ func (m *Monitor) followLinks(ctx context.Context) error {
 func (m *Monitor) devicesGone(gone func(index int) bool) {
 	for _, i := range m.present() {
 		i.sw.mu.Lock()
-		if q := i.sw.queue; q != nil {
-			if inner, outer := q.Devices(); gone(inner) || gone(outer) {
-				i.sw.queueLost()
-			}
+		if q := i.sw.queue; q != nil && slices.ContainsFunc(q.Devices(), gone) {
+			i.sw.queueLost()
 		}
 		i.sw.mu.Unlock()
 	}

@@ -92,7 +92,7 @@ func (q *fakeQueue) Probe([]byte) error {
 func (q *fakeQueue) Stats() (steer.VFStats, error) { return steer.VFStats{Owner: q.owner}, nil }
 
 // Devices are one that is not deleted.
-func (q *fakeQueue) Devices() (inner, outer int) { return 1, 1 }
+func (q *fakeQueue) Devices() []int { return []int{1, 2} }
 
 func (q *fakeQueue) Close() error {
 	q.f.mu.Lock()

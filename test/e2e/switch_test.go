@@ -430,7 +430,7 @@ func TestSwitchFaults(t *testing.T) {
 	})
 }
 
-// TestSwitchQueueGone deletes the device of a queue that an instance uses, at either end:
+// TestSwitchQueueGone deletes the device of a queue that an instance uses, at either end, or the outlet by which it sends:
 // it is in server mode then, with its connections, without anybody's order, and it can have
 // another queue.
 func TestSwitchQueueGone(t *testing.T) {
@@ -442,7 +442,7 @@ func TestSwitchQueueGone(t *testing.T) {
 			require.NoError(t, setAndGet(c, 0, 100))
 		}
 		use()
-		for _, end := range []string{"o", "i"} {
+		for _, end := range []string{"o", "i", "t"} {
 			r.switchTo("redis", "direct")
 			use()
 			devices, err := r.Server.Command(t.Context(), "sh", "-c",
