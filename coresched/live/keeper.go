@@ -22,6 +22,11 @@ type keeper struct {
 	home
 	owner string
 
+	// changing: one at a time keeps cores or gives them up, which may take seconds:
+	// tasks may be slow to end. Taken before mu.
+	changing sync.Mutex
+	// mu is held for single moves, and while the home is swept: who reads the
+	// affinity of a thread has it in the home for a moment.
 	mu sync.Mutex
 	// +checklocks:mu
 	kept map[cs.CPU]*kept // by the first core
@@ -80,25 +85,33 @@ func (k *keeper) rest() (cs.CPUSet, error) {
 // keep keeps cores, of which none is kept. left is how many tasks could not be moved
 // off them.
 func (k *keeper) keep(cpus cs.CPUSet) (left int, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.changing.Lock()
+	defer k.changing.Unlock()
 	if err := k.check(); err != nil {
 		return 0, err
 	}
-	first := cpus.Next(0)
-	if x := k.kept[first]; x != nil {
-		if err := k.finish(first, x); err != nil {
-			return 0, err
-		}
+	if err := k.finish(&cpus, false); err != nil { // loose ones of before
+		return 0, err
 	}
 	if err := k.overlaps(&cpus, k.owner); err != nil {
 		return 0, err
 	}
+	if left, err = k.begin(cpus); err != nil {
+		return 0, errors.Join(err, k.finish(&cpus, false))
+	}
+	return left, nil
+}
+
+// begin moves all tasks of the home off cores. If it fails they are loose.
+// +checklocks:k.changing
+func (k *keeper) begin(cpus cs.CPUSet) (left int, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	x := &kept{cpus: cpus}
-	k.kept[first] = x
+	k.kept[cpus.Next(0)] = x
 	rest, err := k.rest()
 	if err != nil {
-		delete(k.kept, first)
+		delete(k.kept, cpus.Next(0))
 		return 0, err
 	}
 	err = k.ensureSet(k.folder(restName), rest, false)
@@ -109,7 +122,7 @@ func (k *keeper) keep(cpus cs.CPUSet) (left int, err error) {
 		left, err = sweep(k.dir, k.folder(restName))
 	}
 	if err != nil {
-		return 0, errors.Join(fmt.Errorf("%w: %w", ErrExclusive, err), k.loosen(x), k.finish(first, x))
+		return 0, errors.Join(fmt.Errorf("%w: %w", ErrExclusive, err), k.loosen(x))
 	}
 	return left, nil
 }
@@ -129,17 +142,28 @@ func (k *keeper) loosen(x *kept) error {
 	return widen([]string{k.setOf(&x.cpus), k.folder(restName)}, rest)
 }
 
-// finish puts tasks where they belong once their cores are loose.
-// +checklocks:k.mu
-func (k *keeper) finish(first cs.CPU, x *kept) error {
+// finish puts tasks where they belong, if their cores are loose, or in any case if
+// all. Nobody is moved to such cores any more; to the rest nobody is when these were
+// the last.
+// +checklocks:k.changing
+func (k *keeper) finish(cpus *cs.CPUSet, all bool) error {
+	first := cpus.Next(0)
+	k.mu.Lock()
+	x := k.kept[first]
+	if x == nil || !x.loose && !all {
+		k.mu.Unlock()
+		return nil
+	}
 	err := k.loosen(x)
 	delete(k.kept, first)
+	last := len(k.kept) == 0
+	k.mu.Unlock()
 	to := k.folder(restName)
-	if len(k.kept) == 0 {
+	if last {
 		to = k.dir
 	}
 	err = errors.Join(err, dissolve(k.setOf(&x.cpus), to))
-	if len(k.kept) == 0 {
+	if last {
 		err = errors.Join(err, dissolve(k.folder(restName), k.dir))
 	}
 	return err
@@ -157,24 +181,16 @@ func (k *keeper) open(cpus *cs.CPUSet) error {
 
 // give ends the keeping of cores.
 func (k *keeper) give(cpus *cs.CPUSet) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	first := cpus.Next(0)
-	if x := k.kept[first]; x != nil {
-		return k.finish(first, x)
-	}
-	return nil
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	return k.finish(cpus, true)
 }
 
 // giveLoose is give for cores that are loose, unless they are kept again by now.
 func (k *keeper) giveLoose(cpus *cs.CPUSet) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	first := cpus.Next(0)
-	if x := k.kept[first]; x != nil && x.loose {
-		return k.finish(first, x)
-	}
-	return nil
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	return k.finish(cpus, false)
 }
 
 // tidy moves tasks off that have come to the home since.

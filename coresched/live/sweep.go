@@ -118,7 +118,7 @@ func widen(dirs []string, cpus cs.CPUSet) error {
 }
 
 // emptyTime is how long a cpuset may take to become empty: tasks that are ending
-// are in it for a moment.
+// are in it for a moment, and no event tells when they are not.
 const emptyTime = 5 * time.Second
 
 // dissolve moves the tasks of a cpuset of ours to another one and removes it.
