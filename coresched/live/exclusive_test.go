@@ -30,7 +30,7 @@ func testCpuset(t *testing.T) (dir string, cores cs.CPUSet) {
 	if o.cpus.Len() < 2 {
 		t.Skip("this process may use one core only, and one has to be left to others")
 	}
-	oneTestAtATime(t)
+	oneTestAtATime(t, point)
 	old, err := filepath.Glob(filepath.Join(point, testCpusets+"*"))
 	require.NoError(t, err)
 	for _, dir := range old {
@@ -49,20 +49,24 @@ func testCpuset(t *testing.T) (dir string, cores cs.CPUSet) {
 
 const testCpusets = "junction-test-"
 
-// oneTestAtATime keeps cpusets of two tests' processes from overlapping.
-func oneTestAtATime(t *testing.T) {
-	lock, err := os.OpenFile(filepath.Join(os.TempDir(), testCpusets+"cpuset.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+// oneTestAtATime keeps cpusets of two tests' processes from overlapping, wherever
+// their temporary files are: all see the same cpusets.
+func oneTestAtATime(t *testing.T, point string) {
+	lock, err := os.Open(point)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = lock.Close() })
 	eventually(t, "other tests' cpusets", func() bool { return unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil })
 }
 
+// removeTestCpuset takes a test's cpuset away with all that the test, or what it
+// ran, has made in it.
 func removeTestCpuset(t *testing.T, dir, to string) {
-	h := home{dir: dir}
-	dirs, err := h.owned("")
+	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
-	for _, d := range dirs {
-		require.NoError(t, dissolve(d, to))
+	for _, e := range entries {
+		if e.IsDir() {
+			removeTestCpuset(t, filepath.Join(dir, e.Name()), to)
+		}
 	}
 	require.NoError(t, dissolve(dir, to))
 }
