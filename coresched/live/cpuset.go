@@ -6,8 +6,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
 	cs "junction/coresched"
@@ -34,11 +36,11 @@ const (
 // findHome finds the cpuset whose folder is dir; if that is empty, the one in which
 // this process lies, or lay before somebody kept cores from it.
 func findHome(dir string) (h home, err error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	groups, err := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup"))
 	if err != nil {
-		return h, err
+		return h, fmt.Errorf("list mounts: %w", err)
 	}
-	point, root, ok := cpusetMount(string(b))
+	point, root, ok := cpusetMount(groups)
 	if !ok {
 		return h, fmt.Errorf("%w: cgroup v1's cpuset controller is not mounted here (mount -t cgroup -o cpuset); partitions of cgroup v2 are not supported", ErrExclusive)
 	}
@@ -63,20 +65,12 @@ func findHome(dir string) (h home, err error) {
 	return home{filepath.Join(point, rel), own}, nil
 }
 
-// cpusetMount finds where proc_pid_mountinfo(5) says that the cpuset controller is
-// mounted, and what of it.
-func cpusetMount(info string) (point, root string, ok bool) {
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for line := range strings.Lines(info) {
-		mount, system, found := strings.Cut(line, " - ")
-		f, s := strings.Fields(mount), strings.Fields(system)
-		if !found || len(f) < 5 || len(s) < 3 || s[0] != "cgroup" {
-			continue
-		}
-		for _, option := range strings.Split(s[2], ",") {
-			if option == "cpuset" {
-				return unescape.Replace(f[4]), unescape.Replace(f[3]), true
-			}
+// cpusetMount finds among mounts of cgroup v1 where the cpuset controller is, and
+// what of it.
+func cpusetMount(groups []*mountinfo.Info) (point, root string, ok bool) {
+	for _, g := range groups {
+		if slices.Contains(strings.Split(g.VFSOptions, ","), "cpuset") {
+			return g.Mountpoint, g.Root, true
 		}
 	}
 	return "", "", false

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/stretchr/testify/require"
 )
 
@@ -61,12 +62,13 @@ func FuzzMountsBelow(f *testing.F) {
 	mine, err := os.ReadFile("/proc/self/mountinfo")
 	require.NoError(f, err)
 	f.Add(string(mine))
-	f.Add("1 2 0:1 / /sys/x rw\n1 2 0:1 / /sys/x/y rw\n1 2 0:1 / /sysx rw\n1 2")
+	f.Add("1 2 0:1 / /sys/x rw - a a rw\n1 2 0:1 / /sys/x/y rw - a a rw\n1 2 0:1 / /sysx rw - a a rw\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		found, err := parseMountsBelow(strings.NewReader(text), "/sys")
+		list, err := mountinfo.GetMountsFromReader(strings.NewReader(text), nil)
 		if err != nil {
 			return
 		}
+		found := topmostBelow(list, "/sys")
 		for i, p := range found {
 			require.True(t, strings.HasPrefix(p, "/sys/"))
 			require.False(t, coveredBy(found[:i], p))

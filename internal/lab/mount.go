@@ -1,14 +1,13 @@
 package lab
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -159,29 +158,22 @@ func (m mounts) close() {
 // mountsBelow lists the topmost mount points below dir that the calling thread
 // sees.
 func mountsBelow(dir string) ([]string, error) {
-	f, err := os.Open("/proc/thread-self/mountinfo")
+	list, err := mountinfo.GetMounts(nil)
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
 	}
-	defer f.Close()
-	return parseMountsBelow(f, dir)
+	return topmostBelow(list, dir), nil
 }
 
-// parseMountsBelow reads the format of proc_pid_mountinfo(5): the fifth field is
-// the mount point. Parents come before what is mounted on them.
-func parseMountsBelow(r io.Reader, dir string) ([]string, error) {
-	var found []string
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 5 || !strings.HasPrefix(fields[4], dir+"/") {
-			continue
-		}
-		if !coveredBy(found, fields[4]) {
-			found = append(found, fields[4])
+// topmostBelow is mountsBelow for a list in which parents come before what is
+// mounted on them, as in proc_pid_mountinfo(5).
+func topmostBelow(list []*mountinfo.Info, dir string) (found []string) {
+	for _, m := range list {
+		if strings.HasPrefix(m.Mountpoint, dir+"/") && !coveredBy(found, m.Mountpoint) {
+			found = append(found, m.Mountpoint)
 		}
 	}
-	return found, lines.Err()
+	return found
 }
 
 func coveredBy(dirs []string, path string) bool {

@@ -1,9 +1,12 @@
 package boundary
 
 import (
+	"fmt"
+	"io"
 	"iter"
-	"strconv"
 	"strings"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // kernelFilesystems are those that show the kernel, its objects and devices
@@ -19,19 +22,19 @@ var kernelFilesystems = map[string]bool{
 
 // kernelMounts returns the mount points below dir of the kernel's file
 // systems, from a process's mountinfo (proc_pid_mountinfo(5)): the upper ones,
-// which take those below with them. It skips lines that it does not understand.
-func kernelMounts(mountinfo, dir string) (points []string) {
-	for line := range strings.Lines(mountinfo) {
-		before, after, ok := strings.Cut(line, " - ")
-		fields, fs := strings.Fields(before), strings.Fields(after)
-		if !ok || len(fields) < 6 || len(fs) < 1 || !kernelFilesystems[fs[0]] {
-			continue
-		}
-		if p := unescape(fields[4]); p != dir && below(p, dir) && !belowAny(p, points) {
+// which take those below with them. A line that cannot be read is an error, for
+// it may be of such a mount.
+func kernelMounts(list io.Reader, dir string) (points []string, err error) {
+	_, err = mountinfo.GetMountsFromReader(list, func(m *mountinfo.Info) (skip, stop bool) {
+		if p := m.Mountpoint; kernelFilesystems[m.FSType] && p != dir && below(p, dir) && !belowAny(p, points) {
 			points = append(points, p)
 		}
+		return true, false
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing mounts: %w", err)
 	}
-	return points
+	return points, nil
 }
 
 // below tells whether path is dir or in it. Both are absolute and clean.
@@ -48,22 +51,6 @@ func belowAny(path string, dirs []string) bool {
 		}
 	}
 	return false
-}
-
-// unescape replaces \ooo, as the kernel writes blanks and backslashes.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+4 <= len(s) {
-			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // parents yields the directories of a relative path, from the first to itself.

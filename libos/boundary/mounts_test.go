@@ -1,9 +1,12 @@
 package boundary
 
 import (
+	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/stretchr/testify/require"
 )
@@ -18,8 +21,6 @@ const someMounts = `22 28 0:20 / /sys rw,nosuid shared:7 - sysfs sysfs rw
 34 28 0:29 / /home rw - ext4 /dev/vdb rw
 35 28 0:21 / /proc rw - proc proc rw
 36 28 0:30 / /srv/root/proc rw unbindable - proc proc rw
-no mount
-37 28 0:31
 `
 
 func TestKernelMounts(t *testing.T) {
@@ -30,15 +31,38 @@ func TestKernelMounts(t *testing.T) {
 		"/proc":     nil, // who asks for it gets it
 		"/mnt/a b":  {"/mnt/a b/proc"},
 	} {
-		require.Equal(t, want, kernelMounts(someMounts, dir), dir)
+		points, err := kernelMounts(strings.NewReader(someMounts), dir)
+		require.NoError(t, err)
+		require.Equal(t, want, points, dir)
+	}
+}
+
+// What cannot be read may be a mount of the kernel's: nothing starts then.
+func TestMountsThatCannotBeRead(t *testing.T) {
+	broken := iotest.ErrReader(errors.New("broken"))
+	for name, list := range map[string]io.Reader{
+		"no mount":       strings.NewReader(someMounts + "no mount\n"),
+		"half a line":    strings.NewReader(someMounts + "37 28 0:31"),
+		"no separator":   strings.NewReader(someMounts + "37 28 0:21 / /a rw shared:1 proc proc rw x\n"),
+		"a bad escape":   strings.NewReader(someMounts + `37 28 0:21 / /a\13 rw - proc proc rw`),
+		"too long":       strings.NewReader(someMounts + "37 28 0:21 / /" + strings.Repeat("a", 1<<20) + " rw - proc proc rw"),
+		"a broken file":  broken,
+		"broken midways": io.MultiReader(strings.NewReader(someMounts), broken),
+	} {
+		points, err := kernelMounts(list, "/")
+		require.Error(t, err, name)
+		require.Empty(t, points, name)
 	}
 }
 
 func FuzzKernelMounts(f *testing.F) {
 	f.Add(someMounts, "/")
-	f.Add(`1 1 0:1 / /a\13 rw - proc`, "/a")
+	f.Add(`1 1 0:1 / /a\13 rw - proc proc rw`, "/a")
 	f.Fuzz(func(t *testing.T, info, dir string) {
-		points := kernelMounts(info, dir)
+		points, err := kernelMounts(strings.NewReader(info), dir)
+		if err != nil && points != nil {
+			t.Fatal("an error, and mounts")
+		}
 		if len(points) > strings.Count(info, "\n")+1 {
 			t.Fatal("more mounts than lines")
 		}

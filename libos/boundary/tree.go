@@ -136,11 +136,16 @@ func detachKernelMounts(dir string) error {
 	if err != nil {
 		return err
 	}
-	info, err := os.ReadFile("/proc/thread-self/mountinfo")
+	list, err := os.Open("/proc/thread-self/mountinfo")
 	if err != nil {
 		return fmt.Errorf("listing mounts: %w", err)
 	}
-	for _, point := range kernelMounts(string(info), dir) {
+	defer list.Close()
+	points, err := kernelMounts(list, dir)
+	if err != nil {
+		return err
+	}
+	for _, point := range points {
 		// EINVAL: it went with the mount above it.
 		if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("unmounting %s: %w", point, err)
