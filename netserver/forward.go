@@ -173,8 +173,10 @@ func (f *forwarder) sends(s *sender, p *packet, now int64) reason {
 		}
 		return dropSpoofedIP
 	}
-	if p.icmp.kind == icmp6Advertise && h.v6 && h.proto == protoICMPv6 && h.l4 != 0 && !f.owns(s, p.icmp.target) {
-		return dropSpoofedIP
+	if p.discovers() {
+		if why := f.discovery(s, p); why != dropNone {
+			return why
+		}
 	}
 	if f.view().Address(h.src).Kind() == table.Dedicated {
 		return dropNone

@@ -69,6 +69,11 @@ func advertise(target netip.Addr) []byte {
 	return append([]byte{icmp6Advertise, 0, 0, 0, 0, 0, 0, 0}, target.AsSlice()...)
 }
 
+// linked appends an option with a link-layer address to a message.
+func linked(message []byte, kind byte, a mac) []byte {
+	return append(append(message, kind, 1), a[:]...)
+}
+
 func TestEgress(t *testing.T) {
 	f := newForwarder(t)
 	up, all := verdict{action: actUplink}, verdict{action: actAll}
@@ -95,6 +100,14 @@ func TestEgress(t *testing.T) {
 		{"multicast", one, toGroup(out(shared4, netip.MustParseAddr("224.0.0.251"), protoUDP, udp(80, 5353))), all},
 		{"multicast from another's port", one, toGroup(out(shared4, netip.MustParseAddr("224.0.0.251"), protoUDP, udp(81, 5353))), drop(dropSpoofedPort)},
 		{"advertising another's address", three, out(dedicated6, peer6, protoICMPv6, advertise(shared6)), drop(dropSpoofedIP)},
+		{"advertising its own", one, out(shared6, peer6, protoICMPv6, linked(advertise(shared6), 2, ourMAC)), up},
+		{"advertising another MAC address", one, out(shared6, peer6, protoICMPv6, linked(advertise(shared6), 2, peerMAC)), drop(dropSpoofedMAC)},
+		{"the same behind another option", one, out(shared6, peer6, protoICMPv6, linked(linked(advertise(shared6), 14, ourMAC), 2, peerMAC)), drop(dropSpoofedMAC)},
+		{"soliciting", one, out(shared6, peer6, protoICMPv6, linked(solicit(peer6), 1, ourMAC)), up},
+		{"soliciting for another MAC address", one, out(shared6, peer6, protoICMPv6, linked(solicit(peer6), 1, peerMAC)), drop(dropSpoofedMAC)},
+		{"option of no length", one, out(shared6, peer6, protoICMPv6, append(solicit(peer6), 1, 0, 0, 0, 0, 0, 0, 0)), drop(dropIPMalformed)},
+		{"option cut off", one, out(shared6, peer6, protoICMPv6, linked(solicit(peer6), 1, ourMAC)[:28]), drop(dropIPMalformed)},
+		{"router solicitation for another MAC address", one, out(shared6, peer6, protoICMPv6, linked(icmp(133, 0, 0), 1, peerMAC)), drop(dropSpoofedMAC)},
 		{"report without address", one, toGroup(out(netip.IPv6Unspecified(), netip.MustParseAddr("ff02::16"), protoICMPv6, icmp(icmp6MLDv2, 0, 0))), verdict{action: actReport}},
 		{"report", one, toGroup(out(shared4, netip.MustParseAddr("224.0.0.22"), protoIGMP, icmp(igmpReportV3, 0, 0))), verdict{action: actReport}},
 		{"query", one, toGroup(out(shared4, netip.MustParseAddr("224.0.0.1"), protoIGMP, icmp(igmpQuery, 0, 0))), all},
@@ -102,6 +115,23 @@ func TestEgress(t *testing.T) {
 	} {
 		require.Equal(t, c.want, f.egress(&c.from, parsed(t, c.frame.bytes()), 1), c.name)
 	}
+}
+
+// Neighbour discovery in fragments is refused (RFC 6980), and what is longer than the
+// server looks, for there may be an option in it.
+func TestEgressDiscoveryIsSeenWhole(t *testing.T) {
+	f := newForwarder(t)
+	part := out(shared6, peer6, protoICMPv6, linked(advertise(shared6), 2, ourMAC))
+	part.more, part.id = true, 9
+	require.Equal(t, drop(dropFragment), f.egress(&one, parsed(t, part.bytes()), 1))
+	long := advertise(shared6)
+	for range 32 {
+		long = linked(long, 14, ourMAC)
+	}
+	b := out(shared6, peer6, protoICMPv6, long).bytes()
+	var p packet
+	require.Equal(t, dropNone, p.parse(b[:headLen], len(b)))
+	require.Equal(t, drop(dropLongHeaders), f.egress(&one, &p, 1))
 }
 
 // TestEchoReplies go to who asked, as long as it is remembered.

@@ -16,15 +16,17 @@ const (
 	icmpTimeExceeded = 11
 	icmpParameter    = 12
 
-	icmp6Unreachable = 1
-	icmp6Parameter   = 4 // the last of the errors that quote a packet
-	icmp6Echo        = 128
-	icmp6EchoReply   = 129
-	icmp6MLDFirst    = 130
-	icmp6MLDLast     = 132
-	icmp6Solicit     = 135
-	icmp6Advertise   = 136
-	icmp6MLDv2       = 143
+	icmp6Unreachable   = 1
+	icmp6Parameter     = 4 // the last of the errors that quote a packet
+	icmp6Echo          = 128
+	icmp6EchoReply     = 129
+	icmp6MLDFirst      = 130
+	icmp6MLDLast       = 132
+	icmp6RouterSolicit = 133
+	icmp6Solicit       = 135
+	icmp6Advertise     = 136
+	icmp6Redirect      = 137
+	icmp6MLDv2         = 143
 )
 
 const icmpLen = 8

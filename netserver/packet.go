@@ -35,6 +35,7 @@ func (m *mac) group() bool { return m[0]&1 != 0 }
 type packet struct {
 	dstMAC, srcMAC mac
 	ether          uint16
+	head           []byte // what was parsed; valid as long as that is
 
 	ip   ipHeader
 	arp  arpHeader // with etherARP
@@ -78,7 +79,7 @@ type arpHeader struct {
 // parse finds the headers of a frame of length bytes, of which b is the
 // beginning. It returns dropNone, or why the frame cannot be forwarded.
 func (p *packet) parse(b []byte, length int) reason {
-	*p = packet{}
+	*p = packet{head: b}
 	if len(b) < ethLen || length < len(b) {
 		return dropShort
 	}

@@ -38,7 +38,11 @@ func TestInstanceAndProgramAgree(t *testing.T) {
 			icmpType: byte(rapid.SampledFrom([]int{0, 128, 133, 135, 136, 137, 138}).Draw(t, "icmp")),
 			ether:    rapid.SampledFrom([]uint16{0, 0, 0, 0, 0x806, 0x8100}).Draw(t, "ether"),
 		}
-		if s.proto != 58 {
+		switch s.proto {
+		case 58:
+		case 44, 60: // of what is behind the extension header
+			s.icmpType = rapid.SampledFrom([]byte{6, 17, 58, 60}).Draw(t, "behind")
+		default:
 			s.icmpType = 0
 		}
 		shared := rapid.Bool().Draw(t, "shared")
@@ -89,7 +93,7 @@ func TestAFlowHasOnePath(t *testing.T) {
 			in := spec{
 				dstMAC: b.mac, srcMAC: b.peer, src: client4, dst: own4, sport: clientPrt,
 				dport:    rapid.SampledFrom([]uint16{ownPort, ownMore}).Draw(t, "port"),
-				proto:    rapid.SampledFrom([]byte{6, 6, 17, 17, 1, 47}).Draw(t, "proto"),
+				proto:    rapid.SampledFrom([]byte{6, 6, 17, 17, 1, 47, 60}).Draw(t, "proto"),
 				fragment: rapid.SampledFrom([]uint16{0, 0, 0, 0x4000, 0x2000, 1}).Draw(t, "fragment"),
 				options:  rapid.IntRange(0, 5).Draw(t, "options") == 0,
 			}

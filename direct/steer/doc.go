@@ -19,7 +19,8 @@
 // what is not for them, or does not show its ports, is the server's as if there were
 // no VF. Everything else is the network server's, too:
 //
-//   - ARP, neighbour discovery, group addresses, tagged frames;
+//   - ARP, neighbour discovery, and what of IPv6 may hide it behind extension
+//     headers; group addresses, tagged frames;
 //   - of a shared address all but whole TCP and UDP packets without IP options
 //     or extension headers: the server knows whose the rest is;
 //   - frames for nobody, and those that look wrong, which the server counts.

@@ -43,6 +43,7 @@
 // The least segment size that an instance may ask for, as the network server has it.
 #define MIN_SEGMENT 28
 
+#define IPPROTO_FRAG 44
 #define IPPROTO_ICMP6 58
 #define NDP_FIRST 133
 #define NDP_LAST 137
@@ -160,7 +161,7 @@ struct packet {
 	__u64 src[2], dst[2]; // as in the table: IPv4 as ::ffff:a.b.c.d
 	__u32 transport;      // 0 TCP, 1 UDP, 2 neither, or not to be told for certain
 	__u16 sport, dport;   // host byte order
-	__u8 ndp;             // neighbour discovery
+	__u8 ndp;             // neighbour discovery, or what may hide it
 };
 
 static __always_inline __u64 mix(__u64 x)
@@ -229,18 +230,31 @@ static __always_inline int parse4(void *l3, void *end, struct packet *p)
 	return 0;
 }
 
+// may_be_ndp tells whether what follows an IPv6 header may be neighbour discovery:
+// also behind extension headers, of which only the network server follows the chain.
+// first is the first byte behind the header: of ICMPv6 the type, of a fragment header
+// the protocol of the whole.
+static __always_inline int may_be_ndp(__u8 proto, const __u8 *first, void *end)
+{
+	if (proto == IPPROTO_TCP || proto == IPPROTO_UDP)
+		return 0;
+	if ((void *)(first + 1) > end)
+		return 1;
+	if (proto == IPPROTO_ICMP6)
+		return *first >= NDP_FIRST && *first <= NDP_LAST;
+	return proto != IPPROTO_FRAG || (*first != IPPROTO_TCP && *first != IPPROTO_UDP);
+}
+
 static __always_inline int parse6(void *l3, void *end, struct packet *p)
 {
 	struct ipv6hdr *ip = l3;
-	__u8 *type = (void *)(ip + 1);
 
 	if ((void *)(ip + 1) > end || ip->version != 6)
 		return -1;
 	__builtin_memcpy(p->src, &ip->saddr, 16);
 	__builtin_memcpy(p->dst, &ip->daddr, 16);
 	parse_transport(ip + 1, end, ip->nexthdr, p);
-	if (ip->nexthdr == IPPROTO_ICMP6)
-		p->ndp = (void *)(type + 1) > end || (*type >= NDP_FIRST && *type <= NDP_LAST);
+	p->ndp = may_be_ndp(ip->nexthdr, (void *)(ip + 1), end);
 	return 0;
 }
 

@@ -16,9 +16,10 @@ const (
 	etherIPv4 = 0x0800
 	etherIPv6 = 0x86dd
 
-	protoTCP    = 6
-	protoUDP    = 17
-	protoICMPv6 = 58
+	protoTCP      = 6
+	protoUDP      = 17
+	protoFragment = 44
+	protoICMPv6   = 58
 
 	ndpFirst, ndpLast = 133, 137 // RFC 4861, 4.1 to 4.5
 )
@@ -37,7 +38,8 @@ type Rules struct {
 // holds at least the first 58 bytes of the frame, or all of it.
 //
 // The network server's are: what all stations or a group get; what goes to the
-// NIC's own address, which the other instances have, too; neighbour discovery; all
+// NIC's own address, which the other instances have, too; neighbour discovery, and
+// what of IPv6 may hide it behind extension headers; all
 // that is not IP; and, from a shared address, all but whole TCP and UDP packets
 // without options or extension headers, for only these show whose they are. If the
 // VF is for some ports only, so is what comes from others, or does not show its port:
@@ -70,10 +72,21 @@ func (r *Rules) byVF6(ip []byte) bool {
 		return false
 	}
 	next, rest := ip[6], ip[ip6Len:]
-	if next == protoICMPv6 && (len(rest) == 0 || rest[0] >= ndpFirst && rest[0] <= ndpLast) {
+	return !mayBeNDP(next, rest) && (!r.byPort() || r.hasPort(next, rest))
+}
+
+// mayBeNDP tells whether rest, behind an IPv6 header that says what is next, may be
+// neighbour discovery.
+func mayBeNDP(next byte, rest []byte) bool {
+	switch {
+	case next == protoTCP || next == protoUDP:
 		return false
+	case len(rest) == 0:
+		return true
+	case next == protoICMPv6:
+		return rest[0] >= ndpFirst && rest[0] <= ndpLast
 	}
-	return !r.byPort() || r.hasPort(next, rest)
+	return next != protoFragment || rest[0] != protoTCP && rest[0] != protoUDP
 }
 
 // byPort tells whether it depends on a packet's port.

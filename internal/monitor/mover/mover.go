@@ -122,16 +122,16 @@ func (m *Mover) Mode() protocol.Mode {
 	return m.p.Mode()
 }
 
-// QueueStats counts what passed the queues that the instance has had.
-func (m *Mover) QueueStats() direct.QueueStats {
+// QueueStats counts what passed the queues that the instance has had; without one it
+// has no Drops.
+func (m *Mover) QueueStats() (sum direct.QueueStats) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	sum := m.gone
+	if m.gone.Drops != nil {
+		sum.Add(m.gone) // a copy: what is gone is added to later
+	}
 	if m.device != nil {
-		var all direct.QueueStats
-		all.Add(sum)
-		all.Add(m.device.Stats())
-		return all
+		sum.Add(m.device.Stats())
 	}
 	return sum
 }
