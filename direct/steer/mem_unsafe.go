@@ -25,6 +25,7 @@ type vfState struct {
 const (
 	controlSteered  = 1
 	controlSome     = 2
+	controlOutlet   = 4 // for TakeOver: there is an outlet, unless somebody has deleted it
 	controlTagShift = 8
 	controlTag      = 0xff << controlTagShift
 )

@@ -28,6 +28,9 @@ func (v *VF) makeOutlet() (err error) {
 		v.outlet, v.warning = nil, fmt.Sprintf("TCP segments are cut and summed in the instance, one by one: %v", err)
 		return nil
 	}
+	if err := v.outlet.Persist(); err != nil { // so that it lasts as long as the pair, whoever dies
+		return err
+	}
 	return v.enterOutlet()
 }
 
@@ -40,11 +43,17 @@ func (v *VF) enterOutlet() error {
 
 // reguardOutlet finds the outlet that an instance has and puts this version's
 // program into the place of the one before.
+//
+// +checklocks:v.u.mu
 func (v *VF) reguardOutlet() error {
 	l := v.u.nic.Link()
 	index, err := outlet.Find(l, v.outletName())
-	if err != nil || index == 0 {
+	if err != nil {
 		return err
+	}
+	if index == 0 {
+		v.cut = v.u.states[v.slot].control.Load()&controlOutlet != 0
+		return nil
 	}
 	v.outlet = &outlet.Outlet{Index: index}
 	if err := v.enterOutlet(); err != nil {

@@ -197,6 +197,8 @@ func (u *Uplink) recoverVFs() error {
 }
 
 // reguard puts this version's egress program into the place of the one before.
+//
+// +checklocks:v.u.mu
 func (v *VF) reguard() error {
 	if err := v.u.objects.Outers.Put(uint32(v.pair.outer), [2]uint32{uint32(v.slot), v.owner}); err != nil {
 		return fmt.Errorf("enter the outer end: %w", err)

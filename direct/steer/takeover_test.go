@@ -3,9 +3,12 @@ package steer
 import (
 	"context"
 	"encoding/json"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"junction/direct"
@@ -20,7 +23,9 @@ func (b *bench) die() {
 	for _, v := range b.VFs() {
 		require.NoError(b.t, v.sock.Close())
 		require.NoError(b.t, v.inner.Close())
-		v.outlet.Release()
+		if v.outlet != nil {
+			v.outlet.Release()
+		}
 	}
 	require.NoError(b.t, unix.Munmap(b.mem))
 	b.objects.close()
@@ -38,6 +43,61 @@ func (b *bench) kept() (direct.Export, []int) {
 	var same direct.Export
 	require.NoError(b.t, json.Unmarshal(text, &same))
 	return same, duplicates(b.t, append(b.Keep(), queues...))
+}
+
+// takeOver is the successor's beginning.
+func (b *bench) takeOver(e direct.Export, kept []int) *Uplink {
+	b.t.Helper()
+	u, err := TakeOver(context.Background(), Options{}, e, kept)
+	require.NoError(b.t, err)
+	b.Uplink = u
+	b.t.Cleanup(func() { _ = u.Close() })
+	b.maps = u.Tables()
+	b.writer, err = table.NewWriter(u.Tables().Geometry, u.Tables())
+	require.NoError(b.t, err)
+	w := b.writer
+	b.t.Cleanup(func() { _ = w.Close() })
+	return u
+}
+
+// TestTakeOverOutlet: an outlet stays when all who have its files are gone, and is the
+// successor's; that one has been deleted the successor tells from that none was made.
+func TestTakeOverOutlet(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		none, deleted    bool
+		devices, outlets int
+	}{
+		{"kept", false, false, 3, 1}, {"deleted", false, true, 3, 0}, {"none", true, false, 2, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBenchWith(t, Options{VFs: 1, Options: direct.Options{NoOutlet: c.none}})
+			v, inst := b.newVF(owner)
+			require.NoError(t, b.Steer(owner, v))
+			e, kept := b.kept()
+			b.die()
+			require.NoError(t, inst.Close())
+			if c.deleted {
+				l, err := netlink.LinkByIndex(v.outlet.Index)
+				require.NoError(t, err)
+				require.NoError(t, netlink.LinkDel(l))
+			}
+			u := b.takeOver(e, kept)
+			devices, outlets := u.Of(owner).Devices(), 0
+			require.Len(t, devices, c.devices)
+			require.Equal(t, c.deleted, slices.Contains(devices, 0))
+			for _, name := range names(t) {
+				if strings.HasPrefix(name, prefix) && strings.HasSuffix(name, outletSuffix) {
+					outlets++
+				}
+			}
+			require.Equal(t, c.outlets, outlets)
+			require.NoError(t, u.Close())
+			for _, name := range names(t) {
+				require.NotContains(t, name, prefix)
+			}
+		})
+	}
 }
 
 // TestTakeOver: the process with the uplink dies; frames go on to both sides, and
@@ -79,14 +139,7 @@ func TestTakeOver(t *testing.T) {
 	arrives(vf, b.server, inst) // nobody is there
 	leaves(inst)
 
-	u, err := TakeOver(context.Background(), Options{}, e, kept)
-	require.NoError(t, err)
-	b.Uplink = u
-	b.maps = u.Tables()
-	b.writer, err = table.NewWriter(u.Tables().Geometry, u.Tables())
-	require.NoError(t, err)
-	w := b.writer
-	t.Cleanup(func() { _ = w.Close() })
+	u := b.takeOver(e, kept)
 	require.Len(t, u.VFs(), 1)
 	again := u.Of(owner)
 	require.Equal(t, uint32(owner), again.Owner())

@@ -31,6 +31,7 @@ type VF struct {
 	sock    *afxdp.Socket
 	outlet  *outlet.Outlet // nil: there is none
 	warning string         // why
+	cut     bool           // there was one, which somebody has deleted while no monitor ran
 
 	prober  prober
 	closing sync.Once
@@ -145,16 +146,19 @@ func (u *Uplink) state(slot int) *vfState {
 	return &u.states[slot]
 }
 
-// writeScope says what the VF is for, and that nothing is steered to it.
+// writeScope says what the VF is for and has, and that nothing is steered to it.
 func (v *VF) writeScope(s *vfState) error {
-	if v.ports == nil {
-		s.control.Store(0)
-		return nil
+	var control uint64
+	if v.outlet != nil {
+		control = controlOutlet
 	}
-	if err := v.u.objects.Scopes.Put(uint32(v.slot), v.ports.Bits()[:]); err != nil {
-		return fmt.Errorf("enter the ports: %w", err)
+	if v.ports != nil {
+		if err := v.u.objects.Scopes.Put(uint32(v.slot), v.ports.Bits()[:]); err != nil {
+			return fmt.Errorf("enter the ports: %w", err)
+		}
+		control |= controlSome
 	}
-	s.control.Store(controlSome)
+	s.control.Store(control)
 	return nil
 }
 
@@ -177,12 +181,15 @@ func (v *VF) Owner() uint32 { return v.owner }
 func (v *VF) Ports() *scope.Ports { return v.ports }
 
 // Devices are the numbers of the devices that last as long as the VF, which is of no
-// use without any of them: at the instance's end, at the uplink's, and the outlet,
-// but for one of before a TakeOver, which ends when the instance leaves it.
+// use without any of them: at the instance's end, at the uplink's, and the outlet. 0 is
+// an outlet that was gone at the TakeOver.
 func (v *VF) Devices() []int {
 	all := []int{v.pair.inner, v.pair.outer}
-	if v.outlet != nil && len(v.outlet.Files()) > 0 {
+	switch {
+	case v.outlet != nil:
 		all = append(all, v.outlet.Index)
+	case v.cut:
+		all = append(all, 0)
 	}
 	return all
 }

@@ -25,7 +25,7 @@ type directQueue interface {
 	Ports() *scope.Ports
 	Probe(frame []byte) error
 	Stats() (steer.VFStats, error)
-	// Devices are the numbers of both ends' devices.
+	// Devices are the numbers of what the queue is of no use without; 0 is gone.
 	Devices() []int
 	Close() error
 }

@@ -44,17 +44,20 @@ func (m *Monitor) followLinks(ctx context.Context) error {
 			close(done)
 		}
 	}()
-	m.devicesGone(func(index int) bool {
-		var none netlink.LinkNotFoundError
-		_, err := netlink.LinkByIndex(index)
-		return errors.As(err, &none)
-	})
+	m.devicesGone(linkGone)
 	for u := range updates {
 		if u.Header.Type == unix.RTM_DELLINK {
 			m.devicesGone(func(index int) bool { return index == int(u.Index) })
 		}
 	}
 	return nil
+}
+
+// linkGone tells whether there is no device of that number.
+func linkGone(index int) bool {
+	var none netlink.LinkNotFoundError
+	_, err := netlink.LinkByIndex(index)
+	return index == 0 || errors.As(err, &none)
 }
 
 // devicesGone tells switches whose queue has a device that is gone.

@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -257,7 +258,12 @@ func (s *switcher) resume(back *wire.Rejoin) {
 		s.queue = f.QueueOf(uint32(s.i.id))
 	}
 	var do []protocol.Action
+	useless := s.queue != nil && slices.ContainsFunc(s.queue.Devices(), linkGone) // nobody told of it
 	switch {
+	case useless && (back.Direct || back.Switching):
+		s.c = protocol.New(protocol.Direct, back.Epoch)
+		s.queueLost()
+		return
 	case back.Direct && !back.Switching && s.queue != nil:
 		s.c = protocol.New(protocol.Direct, back.Epoch)
 		return

@@ -432,7 +432,7 @@ func TestSwitchFaults(t *testing.T) {
 
 // TestSwitchQueueGone deletes the device of a queue that an instance uses, at either end, or the outlet by which it sends:
 // it is in server mode then, with its connections, without anybody's order, and it can have
-// another queue.
+// another queue. So it is when no monitor saw it: the next one does.
 func TestSwitchQueueGone(t *testing.T) {
 	eachServerRig(t, func(t *testing.T, r *rig) {
 		_, addr := r.startServer(t, "redis", "--name", "redis")
@@ -442,14 +442,23 @@ func TestSwitchQueueGone(t *testing.T) {
 			require.NoError(t, setAndGet(c, 0, 100))
 		}
 		use()
-		for _, end := range []string{"o", "i", "t"} {
+		for _, c := range []struct {
+			end    string
+			unseen bool
+		}{{"o", false}, {"i", false}, {"t", false}, {"t", true}, {"o", true}} {
 			r.switchTo("redis", "direct")
 			use()
+			if c.unseen {
+				r.monitor.kill()
+			}
 			devices, err := r.Server.Command(t.Context(), "sh", "-c",
-				`for d in /sys/class/net/jvf*`+end+`; do d=${d##*/}; echo "$d"; ip link del "$d" || exit; done`).CombinedOutput()
+				`for d in /sys/class/net/jvf*`+c.end+`; do d=${d##*/}; echo "$d"; ip link del "$d" || exit; done`).CombinedOutput()
 			require.NoError(t, err, string(devices))
 			require.Contains(t, string(devices), "jvf")
 			deleted := time.Now()
+			if c.unseen {
+				r.startMonitor()
+			}
 			require.Eventually(t, func() bool {
 				mode, switching := r.modeOf("redis")
 				return mode == "server" && switching == "" && r.directQueues() == 0
@@ -457,7 +466,9 @@ func TestSwitchQueueGone(t *testing.T) {
 			use()
 			t.Logf("in server mode %v after its device was deleted", time.Since(deleted))
 			last := r.lastSwitch("redis")
-			require.Equal(t, "the queue is gone", last.Reason)
+			if !c.unseen || c.end == "t" { // else the queue was not found at all
+				require.Equal(t, "the queue is gone", last.Reason)
+			}
 			require.Equal(t, "server", last.Mode)
 		}
 		r.switchTo("redis", "direct")

@@ -29,7 +29,7 @@ const MaxSegments = 65536
 const sendBuffer = 16 << 20
 
 // Outlet is a TAP. Nothing comes out of it; it ends when all who hold one of its
-// files have closed it, or with Close.
+// files have closed it, unless it is to stay (Persist), or with Close.
 type Outlet struct {
 	Index int
 	name  string
@@ -75,7 +75,18 @@ func New(l *nic.Link, name string, queues int, program *ebpf.Program) (_ *Outlet
 // Files returns the outlet's files, one for each queue. They stay the Outlet's.
 func (o *Outlet) Files() []int { return o.files }
 
-// Release gives the files up: the outlet ends with the last one who has them.
+// Persist has the outlet stay, whoever closes its files, until Close or Delete.
+func (o *Outlet) Persist() error {
+	for _, fd := range o.files {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
+			return fmt.Errorf("have %s stay: %w", o.name, err)
+		}
+	}
+	return nil
+}
+
+// Release gives the files up: the outlet ends with the last one who has them, unless
+// it is to stay.
 func (o *Outlet) Release() { o.closeFiles() }
 
 // Close ends the outlet, whoever has its files.
