@@ -92,6 +92,7 @@ func (i *Instance) create(args *kernel.CreateProcessArgs, streams [3]int) (p *Pr
 		p.stdio.release(ctx)
 		return nil, fmt.Errorf("%s: %v: %w", args.Filename, err, ErrNotExecutable)
 	}
+	p.stdio.handOver(ctx)
 	p.tg, p.PID = tg, int32(tid)
 	return p, nil
 }

@@ -161,6 +161,7 @@ func (i *Instance) load() error {
 	if i.init, _, err = i.k.CreateProcess(*args); err != nil {
 		return fmt.Errorf("%s: %v: %w", args.Filename, err, ErrNotExecutable)
 	}
+	i.stdio.handOver(ctx)
 	return nil
 }
 

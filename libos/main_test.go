@@ -123,6 +123,14 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
+// TestOpenNetlink: `ip` ends without closing its netlink socket, which only a task
+// of the Sentry can.
+func TestOpenNetlink(t *testing.T) {
+	out, err := child(t, Options{Argv: []string{"ip", "-o", "link"}}).CombinedOutput()
+	require.NoError(t, err, "output:\n%s", out)
+	require.Contains(t, string(out), "lo:")
+}
+
 func TestProgramErrors(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.Chmod(dir, 0755))

@@ -18,6 +18,7 @@ import (
 
 // stdio is what an instance's first program gets as descriptors 0, 1 and 2.
 type stdio struct {
+	// fds is the table to begin with, nil once it is the program's.
 	fds *kernel.FDTable
 	// tty is the terminal among them that becomes the controlling terminal, or nil.
 	tty *host.TTYFileDescription
@@ -193,10 +194,20 @@ func isRegular(fd int) bool {
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
+// handOver leaves the table of descriptors to the program, whose last task closes
+// at its end what is open there. Some files, netlink sockets for one, can be
+// closed by a task only.
+func (s *stdio) handOver(ctx context.Context) {
+	s.fds.DecRef(ctx)
+	s.fds = nil
+}
+
 func (s *stdio) release(ctx context.Context) {
 	for _, i := range s.imported {
 		i.fd.DecRef(ctx)
 	}
 	s.imported = nil
-	s.fds.DecRef(ctx)
+	if s.fds != nil {
+		s.fds.DecRef(ctx)
+	}
 }

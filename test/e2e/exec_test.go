@@ -50,6 +50,10 @@ func TestExec(t *testing.T) {
 		signalled := r.exec("web", "sh", "-c", "kill -USR1 $$")
 		require.Equal(t, 128+int(syscall.SIGUSR1), signalled.exit())
 
+		links := r.exec("web", "ip", "-o", "link") // leaves a netlink socket open
+		require.Zero(t, links.exit())
+		require.Contains(t, links.stdout.String(), "eth0:")
+
 		// What one leaves in memory the next one finds; the host does not.
 		marker := filepath.Join("/tmp", fmt.Sprintf("exec-test-%d", os.Getpid()))
 		require.Zero(t, r.exec("web", "sh", "-c", "echo inside > "+marker).exit())

@@ -31,6 +31,7 @@ func TestExitStatus(t *testing.T) {
 				require.Equal(t, want, code)
 			})
 		}
+		require.Contains(t, mustRun(t, isolated(engine), "ip", "-o", "link"), "lo:")
 	})
 }
 
