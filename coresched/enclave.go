@@ -127,6 +127,7 @@ func (e *Enclave) Detach(now Time) {
 	e.each(func(t Task, s *taskState) {
 		if s.state == onCPU {
 			e.off(now, t, s, runnable)
+			e.show(now, t, s) // who attaches next reads it
 		}
 		s.waited = e.waited(now, s)
 		e.m.act(Release, NoCPU, t)

@@ -12,8 +12,8 @@ import (
 
 // The model check: random events and transactions against a machine of two
 // enclaves, compared after every step with a model that shares no code with
-// it: what the actions amount to, what the events amount to, and what a reader
-// of the messages knows.
+// it: what the actions amount to, what the events amount to, what a reader of the
+// messages knows, and (modelaccounts_test.go) what each message and account says.
 
 const (
 	modelCPUs  = 6
@@ -26,10 +26,13 @@ type fact struct {
 	enclave int // 0: no such task
 	state   state
 	since   Time
-	cpu     CPU
+	cpu     CPU  // where it is, or was last
+	pinned  bool // allowed was said
 	allowed CPUSet
 	seq     Seq
 	hints   Hints
+	runtime Time // up to since
+	waited  Time // likewise
 }
 
 // known is what a reader of one enclave's messages knows of a task.
@@ -65,6 +68,7 @@ type model struct {
 	inQueue  [3]map[origin]Seq
 	now      Time
 	seen     map[string]int
+	accounts [3]accounts
 }
 
 func newModel(t *testing.T, seed uint64) *model {
@@ -74,6 +78,7 @@ func newModel(t *testing.T, seed uint64) *model {
 		t: t, rng: rand.New(rand.NewPCG(seed, 1)), m: m, facts: map[Task]*fact{}, lastSeq: map[Task]Seq{},
 		adopted: map[Task]bool{}, seen: map[string]int{},
 	}
+	w.age()
 	for i := 1; i <= 2; i++ {
 		w.make(i)
 	}
@@ -88,7 +93,8 @@ func (w *model) make(i int) {
 		set.Add(4)
 		set.Add(5)
 	}
-	e, err := w.m.NewEnclave(set, EnclaveOptions{QueueLen: 16, RunnableTimeout: timeout})
+	w.accounts[i] = accounts{board: &modelBoard{}}
+	e, err := w.m.NewEnclave(set, EnclaveOptions{QueueLen: modelQueue, RunnableTimeout: timeout, Board: w.accounts[i].board})
 	require.NoError(w.t, err)
 	w.enclaves[i], w.sets[i], w.readers[i] = e, set, map[Task]known{}
 	w.inQueue[i] = map[origin]Seq{}
@@ -97,7 +103,14 @@ func (w *model) make(i int) {
 func (w *model) note(what string) { w.seen[what]++ }
 
 // pick returns a random task, now and then one that does not exist.
-func (w *model) pick() Task { return Task(w.rng.IntN(modelTasks + 2)) }
+func (w *model) pick() (t Task) {
+	for range 3 {
+		if t = Task(w.rng.IntN(2*modelTasks + 2)); w.facts[t] != nil {
+			break
+		}
+	}
+	return t
+}
 
 func (w *model) step() {
 	w.now += Time(w.rng.IntN(2000))
@@ -145,15 +158,17 @@ func (w *model) enter(i int) {
 	t, err := w.enclaves[i].Enter(w.now, f.state == runnable, Hints{})
 	require.NoError(w.t, err)
 	require.NotContains(w.t, w.facts, t, "a task's number is not given away twice")
-	f.seq = w.lastSeq[t].next()
+	require.LessOrEqual(w.t, t, Task(2*modelTasks), "numbers are used again")
+	f.seq = w.lastSeq[t]
 	w.facts[t] = f
+	w.told(t, f, TaskNew, w.now)
 }
 
 func (w *model) leave(i int) {
-	t := w.pick()
+	t, typ := w.pick(), TaskDead
 	call := w.enclaves[i].Die
 	if w.rng.IntN(2) == 0 {
-		call = w.enclaves[i].Depart
+		call, typ = w.enclaves[i].Depart, TaskDeparted
 	}
 	err := call(w.now, t)
 	f := w.facts[t]
@@ -162,15 +177,26 @@ func (w *model) leave(i int) {
 		return
 	}
 	require.NoError(w.t, err)
-	w.lastSeq[t] = f.seq.next()
+	w.turn(f, blocked)
+	w.told(t, f, typ, w.now)
+	w.lastSeq[t] = f.seq
 	delete(w.facts, t)
+	if typ == TaskDead {
+		delete(w.adopted, t) // and nobody has to release it
+	}
 }
 
 func (w *model) event(i int) {
 	t := w.pick()
 	e := w.enclaves[i]
-	kind := w.rng.IntN(4)
-	call := [...]func(Time, Task) error{e.Wakeup, e.Block, e.Yield, e.Preempt}[kind]
+	kind, at := w.rng.IntN(4), w.now
+	wakeup := e.Wakeup
+	if kind == 0 && w.rng.IntN(2) == 0 { // for work that is older
+		at -= Time(w.rng.IntN(5000))
+		wakeup = func(now Time, t Task) error { return e.WakeupSince(now, at, t) }
+	}
+	call := [...]func(Time, Task) error{wakeup, e.Block, e.Yield, e.Preempt}[kind]
+	typ := [...]MessageType{TaskWakeup, TaskBlocked, TaskYield, TaskPreempt}[kind]
 	from := [...]state{blocked, onCPU, onCPU, onCPU}[kind]
 	to := [...]state{runnable, blocked, runnable, runnable}[kind]
 	err := call(w.now, t)
@@ -181,7 +207,8 @@ func (w *model) event(i int) {
 		require.ErrorIs(w.t, err, ErrState)
 	default:
 		require.NoError(w.t, err)
-		f.state, f.since, f.seq = to, w.now, f.seq.next()
+		w.turn(f, to)
+		w.told(t, f, typ, at)
 	}
 }
 
@@ -202,11 +229,11 @@ func (w *model) affinity(i int) {
 		return
 	}
 	require.NoError(w.t, err)
-	f.allowed = set
+	f.allowed, f.pinned = set, true
 	if f.state == onCPU && !set.Has(f.cpu) {
-		f.state, f.since, f.seq = runnable, w.now, f.seq.next()
+		w.displace(f.cpu)
 	}
-	f.seq = f.seq.next()
+	w.told(t, f, TaskAffinityChanged, w.now)
 }
 
 // hint: others are told of if the task can run, the same never.
@@ -220,10 +247,11 @@ func (w *model) hint(i int) {
 		return
 	}
 	require.NoError(w.t, err)
-	if h != f.hints && f.state != blocked {
-		f.seq = f.seq.next()
-	}
+	changed := h != f.hints
 	f.hints = h
+	if changed && f.state != blocked {
+		w.told(t, f, TaskPriorityChanged, w.now)
+	}
 }
 
 func overlap(a, b CPUSet) bool {
@@ -237,10 +265,16 @@ func overlap(a, b CPUSet) bool {
 
 func (w *model) cpu() {
 	c := CPU(w.rng.IntN(modelCPUs))
+	was := w.offline[c] || w.busy[c]
 	w.offline[c], w.busy[c] = w.rng.IntN(4) == 0, w.rng.IntN(4) == 0
 	require.NoError(w.t, w.m.SetCPU(w.now, c, !w.offline[c], w.busy[c]))
-	if w.offline[c] || w.busy[c] {
+	is := w.offline[c] || w.busy[c]
+	switch {
+	case is && !was:
 		w.displace(c)
+		w.toldCPU(CPUBusy, c)
+	case was && !is:
+		w.toldCPU(CPUAvailable, c)
 	}
 }
 
@@ -250,15 +284,17 @@ func (w *model) tick(i int) {
 	err := w.enclaves[i].Tick(w.now, c)
 	if w.sets[i].Has(c) {
 		require.NoError(w.t, err)
+		w.toldCPU(CPUTick, c)
 	} else {
 		require.ErrorIs(w.t, err, ErrCPU)
 	}
 }
 
 func (w *model) displace(c CPU) {
-	for _, f := range w.facts {
+	for t, f := range w.facts {
 		if f.state == onCPU && f.cpu == c {
-			f.state, f.since, f.seq = runnable, w.now, f.seq.next()
+			w.turn(f, runnable)
+			w.told(t, f, TaskPreempt, w.now)
 		}
 	}
 }
@@ -293,7 +329,12 @@ func (w *model) group(i int) []Txn {
 	return g
 }
 
+// agent returns one that may commit; where each core has one, now and then one of a
+// core that is not the enclave's.
 func (w *model) agent(i int) CPU {
+	if w.perCPU[i] && w.rng.IntN(16) == 0 {
+		return CPU(w.rng.IntN(modelCPUs+2) - 1)
+	}
 	if w.perCPU[i] {
 		return w.sets[i].Next(0)
 	}
@@ -301,8 +342,7 @@ func (w *model) agent(i int) CPU {
 }
 
 // expected is the oracle: what ghOSt would answer.
-func (w *model) expected(i int, t Txn) Result {
-	e := w.enclaves[i]
+func (w *model) expected(i int, agent CPU, t Txn) Result {
 	if !w.attached[i] {
 		return NoAgent
 	}
@@ -315,8 +355,10 @@ func (w *model) expected(i int, t Txn) Result {
 	if w.busy[t.CPU] {
 		return CPUNotAvailable
 	}
-	q := e.queue(w.agent(i))
-	if q.overflow || t.AgentSeq != 0 && t.AgentSeq != q.seq {
+	if w.perCPU[i] && !w.sets[i].Has(agent) {
+		return NoAgent
+	}
+	if seq, lost := w.queueOf(i, agent); lost || t.AgentSeq != 0 && t.AgentSeq != seq {
 		return AgentStale
 	}
 	if t.Task == NoTask {
@@ -347,16 +389,17 @@ func (w *model) expected(i int, t Txn) Result {
 func (w *model) place(t Txn) {
 	w.displace(t.CPU)
 	if f := w.facts[t.Task]; f != nil {
-		f.state, f.cpu, f.since = onCPU, t.CPU, w.now
+		w.turn(f, onCPU)
+		f.cpu = t.CPU
 	}
 }
 
 func (w *model) commit(i int, g []Txn) {
 	before := w.enclaves[i].Counts()
 	for _, t := range g { // one at a time: each changes what the next is checked on
-		one := []Txn{t}
-		want := w.expected(i, t)
-		w.enclaves[i].Commit(w.now, w.agent(i), one)
+		one, agent := []Txn{t}, w.agent(i)
+		want := w.expected(i, agent, t)
+		w.enclaves[i].Commit(w.now, agent, one)
 		require.Equal(w.t, want, one[0].Result, "%+v", t)
 		if want == Complete {
 			w.place(t)
@@ -368,9 +411,9 @@ func (w *model) commit(i int, g []Txn) {
 
 func (w *model) commitSync(i int, g []Txn) {
 	before := w.enclaves[i].Counts()
-	want, all := make([]Result, len(g)), true
+	want, all, agent := make([]Result, len(g)), true, w.agent(i)
 	for n, t := range g {
-		want[n] = w.expected(i, t)
+		want[n] = w.expected(i, agent, t)
 		for _, o := range g[:n] {
 			if want[n] == Complete && (o.CPU == t.CPU || o.Task == t.Task && t.Task != NoTask) {
 				want[n] = TargetOnCPU
@@ -378,7 +421,7 @@ func (w *model) commitSync(i int, g []Txn) {
 		}
 		all = all && want[n] == Complete
 	}
-	require.Equal(w.t, all, w.enclaves[i].CommitSync(w.now, w.agent(i), g))
+	require.Equal(w.t, all, w.enclaves[i].CommitSync(w.now, agent, g))
 	for n := range g {
 		if !all && want[n] == Complete {
 			want[n] = Poisoned
@@ -432,6 +475,7 @@ func (w *model) read(i int) {
 				return
 			}
 			for k := range buf[:n] {
+				w.letter(i, c, &buf[k])
 				w.heed(i, &buf[k])
 			}
 			if !all {
@@ -448,7 +492,10 @@ func (w *model) rescan(i int) {
 	w.note("rescan")
 	old := w.readers[i]
 	w.readers[i], w.unusable[i] = map[Task]known{}, CPUSet{}
-	for _, m := range w.enclaves[i].Rescan(w.now, nil) {
+	w.discard(i)
+	all := w.enclaves[i].Rescan(w.now, nil)
+	w.snapshot(i, all)
+	for _, m := range all {
 		if m.Task == NoTask {
 			w.heedCPU(i, &m)
 		} else {
@@ -538,6 +585,7 @@ func (w *model) attach(i int) {
 	}
 	w.perCPU[i] = w.rng.IntN(2) == 0
 	require.NoError(w.t, e.Attach(w.now, w.perCPU[i]))
+	w.ageQueues(i)
 	w.attached[i], w.readers[i], w.inQueue[i] = true, map[Task]known{}, map[origin]Seq{}
 	for _, f := range w.facts {
 		if f.enclave == i {
@@ -548,17 +596,18 @@ func (w *model) attach(i int) {
 }
 
 func (w *model) detach(i int) {
+	w.keep(i)
 	w.enclaves[i].Detach(w.now)
 	w.released(i)
 }
 
 func (w *model) released(i int) {
-	w.attached[i] = false
 	for _, f := range w.facts {
-		if f.enclave == i && f.state == onCPU {
-			f.state, f.since = runnable, w.now
+		if f.enclave == i && f.state >= runnable {
+			w.turn(f, runnable)
 		}
 	}
+	w.attached[i] = false
 }
 
 func (w *model) watchdog(i int) {
@@ -572,6 +621,7 @@ func (w *model) watchdog(i int) {
 		return
 	}
 	w.note("stall")
+	w.accounts[i].stalls++
 	require.Equal(w.t, runnable, w.facts[t].state)
 	w.detach(i)
 }
@@ -581,6 +631,7 @@ func (w *model) end(i int) {
 		return
 	}
 	w.note("destroy")
+	w.keep(i)
 	w.enclaves[i].Destroy(w.now)
 	w.released(i)
 	for t, f := range w.facts {
@@ -599,10 +650,13 @@ func (w *model) carryOut() {
 	for _, a := range w.m.Actions() {
 		switch a.Kind {
 		case Adopt:
+			if w.adopted[a.Task] {
+				require.FailNow(w.t, "adopted twice", "task %d", a.Task)
+			}
 			w.adopted[a.Task] = true
 		case Release:
-			if slices.Contains(w.mirror[:], a.Task) {
-				require.FailNow(w.t, "released on a core")
+			if slices.Contains(w.mirror[:], a.Task) || !w.adopted[a.Task] {
+				require.FailNow(w.t, "released on a core, or without having been adopted", "task %d", a.Task)
 			}
 			delete(w.adopted, a.Task)
 		case Stop:
@@ -646,6 +700,7 @@ func (w *model) check() {
 		}
 	}
 	require.Zero(w.t, running)
+	w.checkAccounts()
 }
 
 func TestModel(t *testing.T) {
