@@ -239,5 +239,6 @@ func (a *Actuator) Close() error {
 	errs = append(errs, a.watch.reader.Flush()) // what has happened is heeded to the end
 	a.helpers.Wait()
 	g, _ := a.now()
-	return errors.Join(append(errs, a.watch.close(), g.close(), a.groups.close())...)
+	errs = append(errs, a.watch.close(), g.close(), a.groups.close())
+	return errors.Join(append(errs, a.unsave())...) // again: a guard may have written it that gave up meanwhile
 }

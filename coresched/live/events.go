@@ -187,6 +187,7 @@ func (a *Actuator) end(n *enclave, why string) {
 // actuator ended now.
 func (a *Actuator) giveUp(why string) {
 	a.mu.Lock()
+	a.changes = true // the guard has written the record
 	all := slices.Collect(maps.Values(a.enclaves))
 	a.mu.Unlock()
 	for _, n := range all {

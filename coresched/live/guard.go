@@ -165,8 +165,7 @@ func Guard(in *os.File) error {
 		}
 		switch heard, err := g.listen(wait); {
 		case err != nil:
-			at := clock()
-			return errors.Join(g.restore("the actuator has ended"), g.seal(at))
+			return g.end("the actuator has ended")
 		case heard:
 			actuator.clear()
 			last, wait = time.Now(), late
@@ -175,9 +174,15 @@ func Guard(in *os.File) error {
 		wait = beatEvery
 		now := time.Now()
 		if why := standsStill(&actuator, now, now.Sub(last)); why != "" && !g.hears(0) {
-			return errors.Join(errors.New("no sign of life of the actuator: "+why), g.restore(why))
+			return errors.Join(errors.New("no sign of life of the actuator: "+why), g.end(why))
 		}
 	}
+}
+
+// end gives everything back, and notes that down for the actuator's successor.
+func (l *listener) end(why string) error {
+	at := clock()
+	return errors.Join(l.restore(why), l.seal(at))
 }
 
 // listener reads what the guard is told. It is one thread that waits and reads:

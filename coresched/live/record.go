@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	cs "junction/coresched"
@@ -18,6 +19,7 @@ import (
 // guard writes it once more then, when all threads have what they had.
 type record struct {
 	Schema    int              `json:"schema"`
+	Boot      string           `json:"boot"`  // of the machine, in which alone the numbers here mean anything
 	At        cs.Time          `json:"at_ns"` // CLOCK_MONOTONIC; of the end, if the guard wrote it
 	Released  bool             `json:"released"`
 	Guard     identity         `json:"guard"`
@@ -28,6 +30,16 @@ type record struct {
 }
 
 const recordSchema = 1
+
+// errOtherBoot is for a record of before the machine was started anew: its threads,
+// times and cpusets are no more, whoever has their numbers now.
+var errOtherBoot = errors.New("of before this machine was started")
+
+// bootID tells one run of the machine from the next: random(4).
+var bootID = sync.OnceValue(func() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without /proc nothing here works
+	return strings.TrimSpace(string(b))
+})
 
 // identity is a thread or a process, told from a later one with its number by when
 // it was started.
@@ -88,7 +100,8 @@ type memberRecord struct {
 
 type instanceRecord memberRecord
 
-// loadRecord reads a record; os.ErrNotExist if there is none.
+// loadRecord reads a record; os.ErrNotExist if there is none, errOtherBoot if it is
+// of no use any more.
 func loadRecord(path string) (r record, err error) {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -101,17 +114,26 @@ func loadRecord(path string) (r record, err error) {
 	if err != nil {
 		return r, fmt.Errorf("%s: not of this version: %w", path, err)
 	}
+	if r.Boot != bootID() {
+		return r, fmt.Errorf("%s: %w", path, errOtherBoot)
+	}
 	return r, nil
 }
 
+// Who writes a record: actuator and guard may do so at the same time.
+const (
+	byActuator = ".new"
+	byGuard    = ".end"
+)
+
 // write replaces the record at path as a whole.
-func (r *record) write(path string) error {
+func (r *record) write(path, by string) error {
 	b, err := json.Marshal(r)
 	if err == nil {
-		err = os.WriteFile(path+".new", b, 0o600)
+		err = os.WriteFile(path+by, b, 0o600)
 	}
 	if err == nil {
-		err = os.Rename(path+".new", path)
+		err = os.Rename(path+by, path)
 	}
 	return err
 }
@@ -123,8 +145,8 @@ func (l *listener) seal(at cs.Time) error {
 	}
 	r, err := loadRecord(l.state)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil // the actuator has ended in order
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, errOtherBoot) {
+			return nil // the actuator has ended in order, or has yet to begin
 		}
 		return err
 	}
@@ -134,13 +156,13 @@ func (l *listener) seal(at cs.Time) error {
 			r.Threads = append(r.Threads, memberRecord{identity{tid, t.started}, t.record(), t.enclave})
 		}
 	}
-	return r.write(l.state)
+	return r.write(l.state, byGuard)
 }
 
 // snapshot is the record as of now.
 // +checklocks:a.mu
 func (a *Actuator) snapshot() *record {
-	r := &record{Schema: recordSchema, At: clock(), Guard: a.guard.identity}
+	r := &record{Schema: recordSchema, Boot: bootID(), At: clock(), Guard: a.guard.identity}
 	if a.keeper != nil {
 		r.Cpusets = a.keeper.dir
 	}
@@ -187,7 +209,7 @@ func (a *Actuator) save() {
 	r := a.snapshot()
 	a.changes = false
 	a.mu.Unlock()
-	if err := r.write(a.opts.State); err != nil {
+	if err := r.write(a.opts.State, byActuator); err != nil {
 		a.opts.Logger.Warn("enclaves not noted down for a successor", "error", err)
 	}
 	now := time.Now()

@@ -29,9 +29,15 @@ func Left(path string) bool {
 }
 
 // Resume makes the enclaves of an actuator that died again, as it left them. What
-// fails is logged, and the rest goes on. It is to be called before all other methods. Instances have to join again, see Awaited.
+// fails is logged, and the rest goes on. A record of before the machine was started
+// is removed: there is nothing left of what it tells. Resume is to be called before
+// all other methods. Instances have to join again, see Awaited.
 func (a *Actuator) Resume() error {
 	r, err := loadRecord(a.opts.State)
+	if errors.Is(err, errOtherBoot) {
+		a.opts.Logger.Info("enclaves are not made again", "reason", err)
+		return a.unsave()
+	}
 	if err != nil {
 		return err
 	}

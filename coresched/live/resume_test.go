@@ -71,14 +71,14 @@ func TestResumeWithoutThreads(t *testing.T) {
 	o.State = filepath.Join(t.TempDir(), "sched.json")
 	require.False(t, Left(o.State))
 	r := record{
-		Schema: recordSchema, At: clock(), Guard: identity{os.Getpid(), 1},
+		Schema: recordSchema, Boot: bootID(), At: clock(), Guard: identity{os.Getpid(), 1},
 		Enclaves: []enclaveRecord{
 			{Name: "e", CPUs: oneCore(t).String(), Timeout: time.Hour, Policy: &policyRecord{Program: "sol", Started: 1}},
 			{Name: "broken", CPUs: "x"}, {Name: "twice", CPUs: oneCore(t).String()},
 		},
 		Threads: []memberRecord{{identity{os.Getpid(), 1}, originalRecord{CPUs: "0"}, "e"}, {identity{1 << 30, 1}, originalRecord{CPUs: "x"}, "e"}},
 	}
-	require.NoError(t, r.write(o.State))
+	require.NoError(t, r.write(o.State, byActuator))
 	a, err := New(o)
 	require.NoError(t, err)
 	defer a.Close()
@@ -93,6 +93,66 @@ func TestResumeWithoutThreads(t *testing.T) {
 	require.Len(t, again.Enclaves, 1, "the next successor finds it, too")
 	require.NoError(t, os.WriteFile(o.State, []byte("{}"), 0o600))
 	require.ErrorContains(t, a.Resume(), "not of this version")
+}
+
+// The numbers of a record of before the machine was started are others' now. It is
+// removed, and nothing is touched.
+func TestResumeAfterReboot(t *testing.T) {
+	needHost(t)
+	o := options()
+	o.State = filepath.Join(t.TempDir(), "sched.json")
+	tids := startWorkers(t)
+	before := originals(t, tids)
+	r := record{
+		Schema: recordSchema, Boot: "00000000-0000-0000-0000-000000000000", At: clock(),
+		Enclaves: []enclaveRecord{{Name: "e", CPUs: oneCore(t).String()}},
+	}
+	for _, tid := range tids {
+		r.Threads = append(r.Threads, memberRecord{identityOf(tid), originalRecord{Nice: 7, CPUs: oneCore(t).String()}, "e"})
+	}
+	require.NoError(t, r.write(o.State, byActuator))
+	a, err := New(o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, a.Close()) })
+	require.NoError(t, a.Resume())
+	require.Empty(t, a.Enclaves())
+	require.Empty(t, a.Threads())
+	require.Equal(t, before, originals(t, tids))
+	require.False(t, Left(o.State))
+	require.NoError(t, a.Create("e", oneCore(t), 0))
+	_, err = loadRecord(o.State)
+	require.NoError(t, err)
+}
+
+// A guard that takes a standing actuator for dead notes down what it has restored.
+// The actuator that goes on has its own record again.
+func TestRecordOfTheStanding(t *testing.T) {
+	needHost(t)
+	state := filepath.Join(t.TempDir(), "sched.json")
+	t.Setenv(stateEnv, state)
+	tids := startWorkers(t)
+	before := originals(t, tids)
+	argv := append(role("actuator"), oneCore(t).String())
+	for _, tid := range tids {
+		argv = append(argv, fmt.Sprint(tid))
+	}
+	cmd, out := command(t, argv...)
+	require.True(t, out.Scan())
+	require.Equal(t, "pushed", out.Text())
+	record := func() record {
+		r, err := loadRecord(state)
+		require.NoError(t, err)
+		return r
+	}
+	first := record()
+	require.False(t, first.Released)
+	require.NoError(t, cmd.Process.Signal(unix.SIGSTOP))
+	eventually(t, "the guard has noted it down", func() bool { return record().Released })
+	require.Len(t, record().Threads, len(tids))
+	require.GreaterOrEqual(t, record().At, first.At)
+	asBefore(t, tids, before)
+	require.NoError(t, cmd.Process.Signal(unix.SIGCONT))
+	eventually(t, "it goes on, with another guard", func() bool { r := record(); return !r.Released && r.Guard != first.Guard })
 }
 
 // Threads that others make, and leave, are noted down without an order.
@@ -124,7 +184,7 @@ func TestRecordFollows(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	f.Add([]byte(`{"schema":1,"enclaves":[{"name":"e","cpus":"0"}],"threads":[{"id":1,"started":2,"cpus":"0-3","enclave":"e"}]}`))
+	f.Add([]byte(`{"schema":1,"boot":"` + bootID() + `","enclaves":[{"name":"e","cpus":"0"}],"threads":[{"id":1,"started":2,"cpus":"0-3","enclave":"e"}]}`))
 	path := filepath.Join(f.TempDir(), "record")
 	f.Fuzz(func(t *testing.T, b []byte) {
 		require.NoError(t, os.WriteFile(path, b, 0o600))
