@@ -21,6 +21,8 @@ import (
 type keeper struct {
 	home
 	owner string
+	// dissolve is the function; a test's takes its time.
+	dissolve func(dir, to string) error
 
 	// changing: one at a time keeps cores or gives them up, which may take seconds:
 	// tasks may be slow to end. Taken before mu.
@@ -49,7 +51,7 @@ func newKeeper(dir string) (*keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &keeper{home: h, owner: ownerName(os.Getpid(), s.started), kept: map[cs.CPU]*kept{}}, nil
+	return &keeper{home: h, owner: ownerName(os.Getpid(), s.started), dissolve: dissolve, kept: map[cs.CPU]*kept{}}, nil
 }
 
 func (k *keeper) folder(what string) string { return filepath.Join(k.dir, k.owner+"."+what) }
@@ -162,9 +164,9 @@ func (k *keeper) finish(cpus *cs.CPUSet, all bool) error {
 	if last {
 		to = k.dir
 	}
-	err = errors.Join(err, dissolve(k.setOf(&x.cpus), to))
+	err = errors.Join(err, k.dissolve(k.setOf(&x.cpus), to))
 	if last {
-		err = errors.Join(err, dissolve(k.folder(restName), k.dir))
+		err = errors.Join(err, k.dissolve(k.folder(restName), k.dir))
 	}
 	return err
 }

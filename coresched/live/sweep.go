@@ -109,7 +109,9 @@ func widen(dirs []string, cpus cs.CPUSet) error {
 		}
 	}
 	for _, d := range dirs {
-		note(setFile(d, exclusiveFile, "0"))
+		for _, in := range nested(d) {
+			note(setFile(in, exclusiveFile, "0"))
+		}
 	}
 	for _, d := range dirs {
 		note(setFile(d, cpusFile, cpus.String()))
@@ -121,20 +123,49 @@ func widen(dirs []string, cpus cs.CPUSet) error {
 // are in it for a moment, and no event tells when they are not.
 const emptyTime = 5 * time.Second
 
-// dissolve moves the tasks of a cpuset of ours to another one and removes it.
+// dissolve moves the tasks of a cpuset of ours to another one and removes it, with
+// the cpusets that its tasks, or others, have made in it.
 func dissolve(dir, to string) error {
 	for late := time.Now().Add(emptyTime); ; time.Sleep(time.Millisecond) {
-		_, err := sweep(dir, to)
-		if err == nil {
-			err = unix.Rmdir(dir)
-		}
-		switch {
-		case err == nil || errors.Is(err, os.ErrNotExist):
-			return nil
-		case !errors.Is(err, unix.EBUSY) || time.Now().After(late):
-			return fmt.Errorf("cpuset %s: %w", dir, err)
+		err := removeNested(dir, to)
+		if err == nil || !errors.Is(err, unix.EBUSY) || time.Now().After(late) {
+			return err
 		}
 	}
+}
+
+func removeNested(dir, to string) error {
+	for _, d := range nested(dir) {
+		_, err := sweep(d, to)
+		if err == nil {
+			err = unix.Rmdir(d)
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("cpuset %s: %w", d, err)
+		}
+	}
+	return nil
+}
+
+// maxNested is how many cpusets in one are listed at a time: the next time there
+// are fewer.
+const maxNested = 1000
+
+// nested lists a cpuset, last, and those in it, each before the one that it is in.
+func nested(dir string) []string {
+	var all []string
+	var list func(dir string)
+	list = func(dir string) {
+		entries, _ := os.ReadDir(dir) // none if it is gone
+		for _, e := range entries {
+			if e.IsDir() && len(all) < maxNested {
+				list(filepath.Join(dir, e.Name()))
+			}
+		}
+		all = append(all, dir)
+	}
+	list(dir)
+	return all
 }
 
 // clear takes away what an owner has made: first all may use all cores.

@@ -26,11 +26,23 @@ func cpusetForTest(t *testing.T) (dir string, cores [2]string) {
 	if _, err := os.Stat(filepath.Join(cpusetMount, "cpuset.cpus")); err != nil {
 		t.Skip("cgroup v1's cpuset controller is not mounted here; that of v2 is not supported:", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "junction-test-cpuset.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := os.Open(cpusetMount) // which package coresched/live's tests lock too
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = lock.Close() })
 	require.Eventually(t, func() bool { return unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil },
 		time.Minute, 10*time.Millisecond, "other tests' cpusets")
+	old, err := filepath.Glob(filepath.Join(cpusetMount, "junction-test-*"))
+	require.NoError(t, err)
+	for _, dir := range old {
+		removeCpuset(t, dir) // of a test that was killed
+	}
+	others, err := filepath.Glob(filepath.Join(cpusetMount, "*", "cpuset.cpus"))
+	require.NoError(t, err)
+	for _, file := range others {
+		if b, err := os.ReadFile(file); err == nil && len(strings.TrimSpace(string(b))) > 0 {
+			t.Skipf("others have cpusets beside the test's: %s is %s", file, b)
+		}
+	}
 	var cpus unix.CPUSet
 	require.NoError(t, unix.SchedGetaffinity(0, &cpus))
 	for c, n := 0, 0; n < 2; c++ {
@@ -47,16 +59,26 @@ func cpusetForTest(t *testing.T) (dir string, cores [2]string) {
 	} else {
 		require.NoError(t, err)
 	}
-	t.Cleanup(func() {
-		require.Eventually(t, func() bool {
-			moveThreads(t, dir, cpusetMount)
-			return unix.Rmdir(dir) == nil
-		}, time.Minute, 10*time.Millisecond, "the test's cpuset is empty")
-	})
+	t.Cleanup(func() { removeCpuset(t, dir) })
 	for _, x := range [][2]string{{"mems", strings.TrimSpace(string(mems))}, {"cpus", cores[0] + "," + cores[1]}, {"cpu_exclusive", "1"}} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "cpuset."+x[0]), []byte(x[1]), 0))
 	}
 	return dir, cores
+}
+
+// removeCpuset removes a cpuset and those in it; their tasks are everybody's.
+func removeCpuset(t *testing.T, dir string) {
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, e := range entries {
+		if e.IsDir() {
+			removeCpuset(t, filepath.Join(dir, e.Name()))
+		}
+	}
+	require.Eventually(t, func() bool {
+		moveThreads(t, dir, cpusetMount)
+		return unix.Rmdir(dir) == nil
+	}, time.Minute, 10*time.Millisecond, "the test's cpuset is empty")
 }
 
 // moveThreads moves all threads that a folder of the kernel lists to a cpuset:
