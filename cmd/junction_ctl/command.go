@@ -100,7 +100,12 @@ func (c *ctl) ask(ctx context.Context, verb string, v any) error { return c.orde
 
 // order asks junctiond with arguments and files beside them.
 func (c *ctl) order(ctx context.Context, verb string, args, v any, files ...int) error {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	return c.orderWithin(ctx, askTime, verb, args, v, files...)
+}
+
+// orderWithin is order for what may take longer.
+func (c *ctl) orderWithin(ctx context.Context, most time.Duration, verb string, args, v any, files ...int) error {
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	o, err := c.dial(ctx)
 	if err != nil {

@@ -14,8 +14,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"junction/coresched/live"
+	"junction/coresched/plugin"
 	"junction/internal/monitor"
 	"junction/internal/monitor/wire"
+	"junction/internal/usage"
 )
 
 func (c *ctl) enclaveCommand() *cobra.Command {
@@ -59,16 +61,27 @@ func (c *ctl) policyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "policy COMMAND", Short: "Choose the policy of an enclave", DisableFlagsInUseLine: true, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	var params []string
-	var spin time.Duration
+	var spin, start time.Duration
 	set := command("set ENCLAVE POLICY [flags]", "Put a policy, by name or a program's path, in charge, in the place of the one before", cobra.ExactArgs(2),
 		func(ctx context.Context, args []string) error {
-			return c.policySet(ctx, args[0], args[1], params, spin)
+			return c.policySet(ctx, args[0], args[1], params, spin, start)
 		})
+	set.Long = setLong
 	set.Flags().StringArrayVar(&params, "param", nil, "parameter of the policy, such as slice=30us; repeatable")
 	set.Flags().DurationVar(&spin, "spin", 0, "the policy looks for work this long before it sleeps; for a core of its own")
+	set.Flags().DurationVar(&start, "start-timeout", plugin.StartTimeout, "a program that does not serve a policy after this time is given up")
 	cmd.AddCommand(set)
 	return cmd
 }
+
+const setLong = `Put a policy, by name or a program's path, in charge of an enclave.
+
+It takes the place of the one before, which goes on until the new one is ready. If that
+does not start, or is not ready in time (--start-timeout), nothing has changed.
+"blackout" is for how long the enclave was without a policy.`
+
+// longestStart is what --start-timeout may be.
+const longestStart = 10 * time.Minute
 
 func (c *ctl) pushCommand() *cobra.Command {
 	cmd := command("push ENCLAVE TID|NAME...", "Bring threads, by their numbers, or instances, by name, into an enclave", cobra.MinimumNArgs(2), c.push)
@@ -87,8 +100,12 @@ runtime_priority (lc or be) and runtime_qdelay_us (a thread that waits longer is
 congestion, for which ias takes cores from best effort).`
 
 func (c *ctl) enclaveOrder(ctx context.Context, verb string, o wire.Sched) error {
+	return c.enclaveOrderWithin(ctx, askTime, verb, o)
+}
+
+func (c *ctl) enclaveOrderWithin(ctx context.Context, most time.Duration, verb string, o wire.Sched) error {
 	var r monitor.SchedResult
-	if err := c.order(ctx, verb, o, &r); err != nil {
+	if err := c.orderWithin(ctx, most, verb, o, &r); err != nil {
 		return err
 	}
 	return c.print(struct {
@@ -112,8 +129,11 @@ func (c *ctl) enclaveDestroy(ctx context.Context, args []string) error {
 	}{1, args[0]}, func(w io.Writer) { fmt.Fprintf(w, "%s\tdestroyed\n", args[0]) })
 }
 
-func (c *ctl) policySet(ctx context.Context, enclave, policy string, params []string, spin time.Duration) error {
-	o := wire.Sched{Enclave: enclave, Policy: policy}
+func (c *ctl) policySet(ctx context.Context, enclave, policy string, params []string, spin, start time.Duration) error {
+	if start <= 0 || start > longestStart {
+		return usage.Errorf("--start-timeout %v: take more than 0 and at most %v", start, longestStart)
+	}
+	o := wire.Sched{Enclave: enclave, Policy: policy, StartTimeoutUS: max(1, start.Microseconds())}
 	if strings.Contains(policy, "/") {
 		path, err := filepath.Abs(policy)
 		if err != nil {
@@ -127,7 +147,7 @@ func (c *ctl) policySet(ctx context.Context, enclave, policy string, params []st
 	if spin != 0 {
 		o.Args = append(o.Args, "--spin", spin.String())
 	}
-	return c.enclaveOrder(ctx, wire.SchedPolicy, o)
+	return c.enclaveOrderWithin(ctx, askTime+start, wire.SchedPolicy, o)
 }
 
 func (c *ctl) push(ctx context.Context, args []string) error {

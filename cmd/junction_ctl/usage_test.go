@@ -30,9 +30,10 @@ func TestWrongArguments(t *testing.T) {
 		"switch web --mode direct --rate 1":     "give --auto on with them",
 		"switch web --mode server --ports 80":   "--ports goes with --mode direct",
 		"switch web --mode direct --ports http": "not a list of ports, such as 80,443/tcp",
-		"switch web --mode direct --ports 80/sctp": "accepted: tcp, udp",
-		"switch --auto on --ports 80":              "--auto is for all instances",
-		"status --socket /none/monitor.sock":       "start junctiond, or name its socket with --socket",
+		"switch web --mode direct --ports 80/sctp":  "accepted: tcp, udp",
+		"switch --auto on --ports 80":               "--auto is for all instances",
+		"sched policy set e sol --start-timeout 0s": "more than 0 and at most 10m",
+		"status --socket /none/monitor.sock":        "start junctiond, or name its socket with --socket",
 	} {
 		cmd := newCommand(io.Discard)
 		cmd.SetArgs(strings.Fields(args))

@@ -535,7 +535,8 @@ func TestTail(t *testing.T) {
 		require.Len(t, text, n)
 		require.Less(t, len(w.part), maxLine)
 	}
-	require.Equal(t, "last", w.lastLine())
+	require.Equal(t, "one", w.first)
+	require.Equal(t, "last", w.last)
 }
 
 func FuzzParseStat(f *testing.F) {

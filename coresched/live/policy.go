@@ -59,8 +59,15 @@ func (o *Options) startGuard(w *watcher) (*guard, error) {
 // SetPolicy puts a policy in charge of an enclave, in the place of the one
 // before, if there is one. program is a policy's name, or the path of a program of
 // its own. It returns for how long the enclave was without a policy: until the
-// new one's first decision, if a thread waited for one.
+// new one's first decision, if a thread waited for one. Until a new one serves,
+// the one before stays.
 func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time.Duration, err error) {
+	return a.SetPolicyWithin(name, program, args, plugin.StartTimeout)
+}
+
+// SetPolicyWithin is SetPolicy for a program that may take longer, or less long,
+// until it serves a policy.
+func (a *Actuator) SetPolicyWithin(name, program string, args []string, timeout time.Duration) (blackout time.Duration, err error) {
 	n, err := a.beginStart(name)
 	if err != nil {
 		return 0, err
@@ -74,7 +81,7 @@ func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time
 			return 0, err
 		}
 	}
-	process, err := a.startPolicy(n, program, args)
+	process, err := a.startPolicy(n, program, args, timeout)
 	if err != nil {
 		return 0, err
 	}
@@ -83,18 +90,20 @@ func (a *Actuator) SetPolicy(name, program string, args []string) (blackout time
 
 // startPolicy starts a policy's process. It outlives this one if a successor is to
 // find it.
-func (a *Actuator) startPolicy(n *enclave, program string, args []string) (*plugin.Process, error) {
+func (a *Actuator) startPolicy(n *enclave, program string, args []string, timeout time.Duration) (*plugin.Process, error) {
 	said := a.tailOf(n)
-	process, err := plugin.Start(a.command(program, args), n.page, said)
-	if text := said.lastLine(); err != nil && text != "" {
-		return nil, fmt.Errorf("policy %s: %s", program, text)
+	process, err := plugin.Start(a.command(program, args), n.page, said, timeout)
+	if err != nil {
+		return nil, said.explain(program, err)
 	}
-	if err == nil && a.opts.State != "" {
-		if err = process.Survive(orphanTime); err != nil {
-			process.Kill()
-		}
+	if a.opts.State == "" {
+		return process, nil
 	}
-	return process, err
+	if err = process.Survive(orphanTime); err != nil {
+		process.Kill()
+		return nil, err
+	}
+	return process, nil
 }
 
 // tailOf hears what an enclave's policy writes.

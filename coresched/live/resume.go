@@ -162,7 +162,7 @@ func (a *Actuator) resumePolicy(e *enclaveRecord, from time.Time) (blackout time
 		}
 	}
 	if same = process != nil; !same {
-		if process, err = a.startPolicy(n, p.Program, p.Args); err != nil {
+		if process, err = a.startPolicy(n, p.Program, p.Args, plugin.StartTimeout); err != nil {
 			return 0, false, err
 		}
 	}

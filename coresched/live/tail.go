@@ -2,20 +2,24 @@ package live
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
+
+	"junction/coresched/plugin"
 )
 
 // tail passes what a policy's process writes on to the log, line by line, and
-// keeps the last one: it says why a process did not start.
+// keeps the first and the last one: they say why a process did not start.
 type tail struct {
 	logger *slog.Logger
 	mu     sync.Mutex
 	// +checklocks:mu
 	part []byte
 	// +checklocks:mu
-	last string
+	first, last string
 }
 
 // maxLine is how much of a line is kept.
@@ -44,12 +48,23 @@ func (t *tail) line(text string) {
 	if text == "" || strings.Contains(text, "[DEBUG]") { // go-plugin's own
 		return
 	}
+	if t.first == "" {
+		t.first = text
+	}
 	t.last = text
 	t.logger.Info("policy says", "text", text)
 }
 
-func (t *tail) lastLine() string {
+// explain adds what a program said to the reason that it serves no policy. Our
+// own says why by itself.
+func (t *tail) explain(program string, err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.last
+	switch {
+	case t.first == "":
+		return err
+	case !strings.Contains(program, "/") && errors.Is(err, plugin.ErrNoPolicy):
+		return fmt.Errorf("policy %s: %s", program, t.last)
+	}
+	return fmt.Errorf("%w; the first it printed was %q", err, t.first)
 }

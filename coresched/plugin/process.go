@@ -7,6 +7,8 @@ import (
 	"net/rpc"
 	"os"
 	"os/exec"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -37,16 +39,24 @@ type Process struct {
 	Traits cs.Traits
 
 	pid     int
-	hard    func() // kills it
+	hard    func() // kills it, and what it has started
 	client  *goplugin.Client
 	control *control
 	end     *ipc.End // until Attach
 }
 
-// Start starts cmd, a program that calls Serve, and waits until it is ready. Its
-// log goes to log, if that is not nil. page is where the enclave shows its status
-// words. End it with Kill.
-func Start(cmd *exec.Cmd, page *Page, log io.Writer) (*Process, error) {
+// StartTimeout is how long a program may take to serve a policy, unless its caller
+// says otherwise.
+const StartTimeout = 10 * time.Second
+
+// ErrNoPolicy: a program that serves no policy, or did not in time.
+var ErrNoPolicy = errors.New("it has to be a program that serves a policy, such as coresched/plugin/example")
+
+// Start starts cmd, a program that calls Serve, and waits until it is ready, for
+// as long as timeout (0: StartTimeout). Its log goes to log, if that is not nil.
+// page is where the enclave shows its status words. It leads a process group,
+// whose others are killed with it if it has to be killed. End it with Kill.
+func Start(cmd *exec.Cmd, page *Page, log io.Writer, timeout time.Duration) (*Process, error) {
 	pair, err := ipc.NewPair(ipc.Options{})
 	if err != nil {
 		return nil, err
@@ -65,20 +75,44 @@ func Start(cmd *exec.Cmd, page *Page, log io.Writer) (*Process, error) {
 	if log == nil {
 		log = io.Discard
 	}
-	hard := func() {
-		if cmd.Process != nil {
-			_ = cmd.Process.Kill()
-		}
+	if timeout <= 0 {
+		timeout = StartTimeout
 	}
-	p := &Process{end: end, hard: hard, client: goplugin.NewClient(&goplugin.ClientConfig{
+	// Whoever waits for the end of its output would wait for its children's, too.
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	p := &Process{end: end, client: goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: handshake, Plugins: goplugin.PluginSet{pluginName: &controlPlugin{}}, Cmd: cmd,
-		Logger: hclog.NewNullLogger(), Stderr: log, SyncStderr: log,
+		Logger: hclog.NewNullLogger(), Stderr: log, SyncStderr: log, StartTimeout: timeout,
 	})}
-	if err := p.connect(); err != nil {
+	p.hard = func() { p.killGroup(cmd) }
+	if err := p.connectWithin(timeout); err != nil {
 		p.Kill()
 		return nil, fmt.Errorf("start policy %s: %w", cmd.Path, err)
 	}
 	return p, nil
+}
+
+// killGroup kills a process that was started as a group's leader, and the group.
+// Before its end was noted its number is nobody else's.
+func (p *Process) killGroup(cmd *exec.Cmd) {
+	if id, err := strconv.Atoi(p.client.ID()); err == nil && id > 0 && !p.client.Exited() {
+		_ = unix.Kill(-id, unix.SIGKILL)
+	}
+}
+
+// connectWithin is connect with a time limit for all of it: a program may also
+// begin to speak and then be silent.
+func (p *Process) connectWithin(timeout time.Duration) error {
+	late := time.AfterFunc(timeout, p.hard)
+	err := p.connect()
+	switch inTime := late.Stop(); {
+	case err == nil && inTime:
+		return nil
+	case !inTime:
+		return fmt.Errorf("not ready after %v: %w", timeout, ErrNoPolicy)
+	}
+	text, _, _ := strings.Cut(err.Error(), "\n") // go-plugin explains at length
+	return fmt.Errorf("%s: %w", text, ErrNoPolicy)
 }
 
 // Survive has the process outlive this one by so much, should this one die: another

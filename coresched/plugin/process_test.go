@@ -1,6 +1,8 @@
 package plugin
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"testing"
@@ -17,6 +19,9 @@ import (
 const serveEnv = "JUNCTION_TEST_POLICY"
 
 func serveForTest() {
+	if os.Getenv(serveEnv) == "silent" {
+		beSilent()
+	}
 	p, err := policies.New(os.Getenv(serveEnv), nil)
 	if err != nil {
 		panic(err)
@@ -24,10 +29,20 @@ func serveForTest() {
 	Serve(p, Options{})
 }
 
+// beSilent is a program that says where it serves a policy, but nobody answers there.
+func beSilent() {
+	l, err := net.Listen("unix", "") // in the abstract namespace
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("1|1|unix|%s|netrpc\n", l.Addr())
+	time.Sleep(time.Hour)
+}
+
 func startPolicy(t *testing.T, name string, page *Page) *Process {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), serveEnv+"="+name)
-	p, err := Start(cmd, page, os.Stderr)
+	p, err := Start(cmd, page, os.Stderr, time.Minute)
 	require.NoError(t, err)
 	require.Equal(t, name, p.Traits.Name)
 	return p
@@ -158,8 +173,30 @@ func TestStartErrors(t *testing.T) {
 	page, err := NewPage()
 	require.NoError(t, err)
 	defer page.Close()
-	_, err = Start(exec.Command("/nonexistent/policy"), page, nil)
+	_, err = Start(exec.Command("/nonexistent/policy"), page, nil, 0)
 	require.Error(t, err)
-	_, err = Start(exec.Command("/bin/true"), page, nil)
-	require.Error(t, err)
+	_, err = Start(exec.Command("/bin/true"), page, nil, 0)
+	require.ErrorIs(t, err, ErrNoPolicy)
+	_, err = Start(exec.Command("/bin/sh", "-c", "echo I serve files; cat /dev/zero"), page, nil, 0)
+	require.ErrorIs(t, err, ErrNoPolicy)
+	require.ErrorContains(t, err, "I serve files")
+}
+
+// A program that never says what a policy's says is given up, with all that it has
+// started and that would hold its output.
+func TestStartTimeout(t *testing.T) {
+	page, err := NewPage()
+	require.NoError(t, err)
+	defer page.Close()
+	from := time.Now()
+	for name, cmd := range map[string]*exec.Cmd{
+		"silent":                exec.Command("/bin/sh", "-c", "sleep 1000; true"),
+		"a child has the pipes": exec.Command("/bin/sh", "-c", "sleep 1000 & sleep 1000; true"),
+		"silent from there on":  exec.Command("/usr/bin/env", serveEnv+"=silent", os.Args[0]),
+	} {
+		_, err = Start(cmd, page, nil, time.Second)
+		require.ErrorIs(t, err, ErrNoPolicy, name)
+		require.ErrorContains(t, err, "not ready after 1s", name)
+	}
+	require.Less(t, time.Since(from), 900*time.Second, "the programs were waited for")
 }

@@ -138,7 +138,7 @@ func (m *Monitor) schedOrder(ctx context.Context, peer control.Peer, a wire.Ask)
 		err = m.schedJoin(ctx, peer, x, &o)
 	case wire.SchedPolicy:
 		var blackout time.Duration
-		blackout, err = x.SetPolicy(o.Enclave, o.Policy, o.Args)
+		blackout, err = x.SetPolicyWithin(o.Enclave, o.Policy, o.Args, time.Duration(o.StartTimeoutUS)*time.Microsecond)
 		result.BlackoutUS = float64(blackout) / float64(time.Microsecond)
 	}
 	if err == nil {

@@ -200,6 +200,7 @@ type Sched struct {
 	RunnableTimeoutUS int64    `json:"runnable_timeout_us,omitempty"` // create; 0: none
 	Policy            string   `json:"policy,omitempty"`              // policy: a name, or a program's path
 	Args              []string `json:"args,omitempty"`                // policy: the program's
+	StartTimeoutUS    int64    `json:"start_timeout_us,omitempty"`    // policy: until it serves; 0: plugin.StartTimeout
 	TIDs              []int    `json:"tids,omitempty"`                // push
 	ID                uint32   `json:"id,omitempty"`                  // join: the instance
 }
