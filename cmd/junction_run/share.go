@@ -30,8 +30,9 @@ func (o *operators) share(files []int) (any, error) {
 		o.sharer.Stop() // its scheduler has let it go, or is about to
 	}
 	limit := o.inst.Limit()
-	o.sharer = cores.Start(threads{o.inst.Kthreads(), o.link}, taker, limit,
-		cmp.Or(o.cores.Delay, defaultDelay), o.logger)
+	o.sharer = cores.Start(threads{o.inst.Kthreads(), o.link}, taker, cores.Options{
+		Kthreads: limit, Guaranteed: o.cores.Guaranteed, Delay: cmp.Or(o.cores.Delay, defaultDelay), Logger: o.logger,
+	})
 	o.logger.Info("cores are scheduled", "kthreads", limit, "best_effort", o.cores.BestEffort)
 	return wire.CoresWanted{
 		Kthreads: limit, Spinning: min(o.cores.Spinning, limit), Guaranteed: o.cores.Guaranteed,

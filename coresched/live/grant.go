@@ -3,6 +3,7 @@ package live
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -143,7 +144,8 @@ func (a *Actuator) grant(i *inst) {
 		i.grants++
 	}
 	a.applyHost(i)
-	if i.adopted && (less || i.deniable() && !i.denied) {
+	lacks := i.shortage.begin(i.adopted && i.deniable(), func() time.Duration { return cpuTime(i.PID) })
+	if i.adopted && less || lacks {
 		i.timer.Reset(yieldTime)
 	}
 }
@@ -170,9 +172,13 @@ func (a *Actuator) enforce(i *inst) {
 			i.giver.Report(false)
 		}
 	}
-	if i.deniable() && !i.denied {
+	switch {
+	case i.denied || !i.deniable():
+	case i.shortage.enough(cpuTime(i.PID)):
 		i.denied = true
 		i.denials++
+	default:
+		i.timer.Reset(yieldTime)
 	}
 	a.applyHost(i)
 }

@@ -22,7 +22,8 @@ import (
 //     leaves of its cores is lent to best effort.
 //   - A latency-critical instance may begin with the kthreads that it is guaranteed,
 //     and with one in any case, before it has cores: the policy hears of it meanwhile.
-//     One that is guaranteed none and then gets no core is SCHED_IDLE until it does.
+//     One that is guaranteed none and then gets no core is SCHED_IDLE until it does,
+//     unless it executes for moments only (denial.go).
 //   - Who keeps more threads executing than it was granted, for longer than
 //     yieldTime, is bound to the cores that it has, or is SCHED_IDLE, but never to
 //     less than it is guaranteed.
@@ -76,6 +77,7 @@ type inst struct {
 	want     int
 	granted  int // what it was told last
 	adopted  bool
+	shortage shortage
 	denied   bool // without a core for too long
 	forced   bool // did not comply in time
 	touched  bool // its grant may have changed

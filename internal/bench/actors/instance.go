@@ -162,7 +162,7 @@ func server(l *Light, me *Actor, t *corepage.Taker) {
 // instance's threads with the scheduler.
 func idler(l *Light, _ *Actor, t *corepage.Taker) {
 	threads := &lightThreads{}
-	sharer := cores.Start(threads, t, 1, time.Second, slog.New(slog.DiscardHandler))
+	sharer := cores.Start(threads, t, cores.Options{Kthreads: 1, Guaranteed: l.Guaranteed, Delay: time.Second, Logger: slog.New(slog.DiscardHandler)})
 	defer sharer.Stop()
 	time.Sleep(time.Duration(os.Getpid()) * time.Millisecond % time.Second) // not all at once
 	for {

@@ -4,7 +4,6 @@ package cores
 
 import (
 	"log/slog"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,23 +42,38 @@ type Threads interface {
 const (
 	// look is how often the demand is looked at, while there is any.
 	look = 4 * time.Millisecond
-	// memory is for how many looks a demand is remembered, so that a core is not
-	// given up for a moment.
+	// memory is for how many looks a demand is remembered at most, so that a core
+	// is not given up for a moment.
 	memory = 4
+	// soon is after how short a rest who wants to execute again is the same.
+	soon = memory * look
 	// silence is for how long the scheduler may give no sign of life. It gives
 	// one each tenth of a second.
 	silence = 2 * time.Second
 )
 
+// Options are a Sharer's parameters.
+type Options struct {
+	// Kthreads is how many threads execute when nobody limits them.
+	Kthreads int
+	// Guaranteed is how many cores others have to leave as soon as they are wanted.
+	Guaranteed int
+	// Delay is for how long a frame may wait before one kthread more is wanted.
+	Delay  time.Duration
+	Logger *slog.Logger
+}
+
 // Sharer connects an instance's threads with the scheduler of cores. While none
 // of them has anything to do it does nothing: the first that wants to execute
 // may, and wakes it.
+//
+// Of one that executes within its grant and has nothing to do at the next look the
+// scheduler does not hear, unless it is guaranteed a core that others have to leave:
+// the kernel finds a core for it sooner than any policy.
 type Sharer struct {
+	Options
 	threads Threads
 	taker   *instance.Taker
-	most    int
-	delay   time.Duration
-	logger  *slog.Logger
 
 	// complying: a grant is read and its limit set without another's in between.
 	complying sync.Mutex
@@ -77,20 +91,15 @@ type Sharer struct {
 
 	silent atomic.Bool // the scheduler gives no sign of life
 	// Of the goroutine that looks:
-	turns  uint64
-	recent [memory]int // demand, as of the last looks
-	at     int
+	wish   wish
+	rested time.Time // since when nothing was wanted, before that is
 	beat   uint64
 	beatAt time.Time
 }
 
-// Start begins. most is how many threads execute when nobody limits them, delay
-// for how long a frame may wait before one kthread more is wanted. The taker is the Sharer's, which ends by itself with the scheduler.
-func Start(threads Threads, taker *instance.Taker, most int, delay time.Duration, logger *slog.Logger) *Sharer {
-	s := &Sharer{
-		threads: threads, taker: taker, most: most, delay: delay, logger: logger,
-		wake: make(chan struct{}, 1), done: make(chan struct{}),
-	}
+// Start begins. The taker is the Sharer's, which ends by itself with the scheduler.
+func Start(threads Threads, taker *instance.Taker, o Options) *Sharer {
+	s := &Sharer{Options: o, threads: threads, taker: taker, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	threads.Observe((*observer)(s))
 	go s.run()
 	return s
@@ -116,11 +125,11 @@ func (s *Sharer) run() {
 	close(stop)
 	watching.Wait()
 	s.threads.Observe(nil)
-	s.threads.SetLimit(s.most)
+	s.threads.SetLimit(s.Kthreads)
 	if err := s.taker.Close(); err != nil {
-		s.logger.Warn("close the page of kthreads", "error", err)
+		s.Logger.Warn("close the page of kthreads", "error", err)
 	}
-	s.logger.Info("cores are not scheduled any more")
+	s.Logger.Info("cores are not scheduled any more")
 }
 
 // comply does what the present grant says.
@@ -130,7 +139,7 @@ func (s *Sharer) comply() {
 	g := s.taker.Grant()
 	s.seq.Store(g.Seq)
 	if !s.silent.Load() {
-		s.threads.SetLimit(min(g.Kthreads, s.most))
+		s.threads.SetLimit(min(g.Kthreads, s.Kthreads))
 	}
 	s.rouse()
 }
@@ -155,37 +164,37 @@ func (s *Sharer) watch(stop chan struct{}) {
 			return
 		}
 		s.beatAt = time.Now()
+		s.wish.begin(s.beatAt.Sub(s.rested) < soon)
 		tick.Reset(look)
-		for s.look() {
+		for wanted := true; wanted; {
 			select {
 			case <-tick.C:
+				wanted = s.look(true)
 			case <-s.wake:
+				wanted = s.look(false)
 			case <-stop:
 				return
 			}
 		}
+		s.rested = time.Now()
 	}
 }
 
 // look shows what the threads want now, and tells whether that is to be looked
 // at again.
-func (s *Sharer) look() bool {
+func (s *Sharer) look(due bool) bool {
 	s.heedSilence()
 	d := s.threads.Demand()
-	if d.Frames > s.delay { // the network's goroutines have too few cores
+	if d.Frames > s.Delay { // the network's goroutines have too few cores
 		d.Waiting++
 		d.Longest = max(d.Longest, d.Frames)
 	}
-	now := d.Executing + d.Waiting
-	if now == 0 && d.Turns != s.turns {
-		now = 1 // one has executed meanwhile
-	}
-	s.turns = d.Turns
-	s.at = (s.at + 1) % memory
-	s.recent[s.at] = min(now, s.most)
-	want := slices.Max(s.recent[:])
-	if want == 0 {
+	want, over := s.wish.heed(&d, s.Kthreads, due)
+	if over {
 		return !s.park()
+	}
+	if want == 0 {
+		return true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,10 +235,10 @@ func (s *Sharer) heedSilence() {
 	case beat != s.beat:
 		s.beat, s.beatAt = beat, now
 		if s.silent.Swap(false) {
-			s.logger.Info("the scheduler of cores lives again")
+			s.Logger.Info("the scheduler of cores lives again")
 			s.comply()
 		}
-	case now.Sub(s.beatAt) > silence && s.taker.Grant().Kthreads < s.most:
+	case now.Sub(s.beatAt) > silence && s.taker.Grant().Kthreads < s.Kthreads:
 		s.ignore()
 	}
 }
@@ -239,8 +248,8 @@ func (s *Sharer) ignore() {
 	s.complying.Lock()
 	defer s.complying.Unlock()
 	if !s.silent.Swap(true) {
-		s.logger.Warn("the scheduler of cores gives no sign of life; its grant is ignored until it does")
-		s.threads.SetLimit(s.most)
+		s.Logger.Warn("the scheduler of cores gives no sign of life; its grant is ignored until it does")
+		s.threads.SetLimit(s.Kthreads)
 	}
 }
 
@@ -253,7 +262,7 @@ func (o *observer) Waiting() {
 	s := (*Sharer)(o)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if want := min(s.taker.Grant().Kthreads+1, s.most); want > s.told {
+	if want := min(s.taker.Grant().Kthreads+1, s.Kthreads); want > s.told {
 		s.show(instance.Demand{Want: want, Waiting: 1})
 	}
 }
@@ -267,6 +276,8 @@ func (o *observer) Woken() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.woken++
-	s.show(instance.Demand{Want: 1})
+	if s.Guaranteed > 0 || s.taker.Grant().Kthreads == 0 {
+		s.show(instance.Demand{Want: 1})
+	}
 	s.rouse()
 }

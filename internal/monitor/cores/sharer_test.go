@@ -98,13 +98,19 @@ func (f *fakeThreads) hasLimit(n int) func() bool {
 
 const most = 4
 
-func begin(t *testing.T) (*fakeThreads, *instance.Giver, *Sharer) {
+func options(guaranteed int) Options {
+	return Options{Kthreads: most, Guaranteed: guaranteed, Delay: time.Millisecond, Logger: slog.New(slog.DiscardHandler)}
+}
+
+func begin(t *testing.T) (*fakeThreads, *instance.Giver, *Sharer) { return beginWith(t, 0) }
+
+func beginWith(t *testing.T, guaranteed int) (*fakeThreads, *instance.Giver, *Sharer) {
 	g, files, err := instance.NewGiver(1 << 20)
 	require.NoError(t, err)
 	taker, err := instance.NewTaker(files)
 	require.NoError(t, err)
 	f := &fakeThreads{limit: -1}
-	s := Start(f, taker, most, time.Millisecond, slog.New(slog.DiscardHandler))
+	s := Start(f, taker, options(guaranteed))
 	t.Cleanup(func() {
 		s.Stop()
 		require.NoError(t, g.Close())
@@ -189,6 +195,48 @@ func TestParking(t *testing.T) {
 	}
 }
 
+// moment has one execute for a moment in which nobody looks, with what see finds in it.
+func (f *fakeThreads) moment(see func()) (parks int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.want.Turns++
+	f.parked = false
+	f.observer.Woken()
+	see()
+	return f.parks
+}
+
+// TestMoment: of one who executes for a moment the scheduler hears only if cores are
+// guaranteed, or none is granted.
+func TestMoment(t *testing.T) {
+	for name, c := range map[string]struct{ guaranteed, granted, heard int }{
+		"within its grant": {0, 1, 0},
+		"guaranteed":       {1, 1, 1},
+		"nothing granted":  {0, 0, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, g, _ := beginWith(t, c.guaranteed)
+			g.Grant(c.granted, new(cs.CPUSet), false)
+			eventually(t, "its limit", beating(g, f.hasLimit(c.granted)))
+			rests := func(parks int) func() bool {
+				return func() bool {
+					f.mu.Lock()
+					defer f.mu.Unlock()
+					return f.parked && f.parks > parks
+				}
+			}
+			eventually(t, "nothing to do", rests(0))
+			for range 5 {
+				before := g.Demand(most).Want
+				require.Zero(t, before)
+				parks := f.moment(func() { require.Equal(t, c.heard, g.Demand(most).Want) })
+				eventually(t, "nothing to do again", rests(parks))
+				eventually(t, "nothing wanted", func() bool { return g.Demand(most).Want == 0 })
+			}
+		})
+	}
+}
+
 // TestSchedulerStandsStill: a grant of one that gives no sign of life is ignored,
 // and heeded again when it does.
 func TestSchedulerStandsStill(t *testing.T) {
@@ -225,7 +273,7 @@ func TestSchedulerGone(t *testing.T) {
 	taker, err := instance.NewTaker(files)
 	require.NoError(t, err)
 	f := &fakeThreads{}
-	s := Start(f, taker, most, time.Millisecond, slog.New(slog.DiscardHandler))
+	s := Start(f, taker, options(0))
 	g.Grant(1, new(cs.CPUSet), false)
 	eventually(t, "one", f.hasLimit(1))
 	require.NoError(t, g.Close())
