@@ -28,7 +28,7 @@ func started(t *testing.T, cmd *exec.Cmd, name string) {
 	page, err := plugin.NewPage()
 	require.NoError(t, err)
 	defer page.Close()
-	p, err := plugin.Start(cmd, page, os.Stderr)
+	p, err := plugin.Start(cmd, page, os.Stderr, 0)
 	require.NoError(t, err)
 	defer p.Kill()
 	require.Equal(t, name, p.Traits.Name)

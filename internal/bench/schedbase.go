@@ -117,7 +117,7 @@ func (a agent) measure(ctx context.Context, length time.Duration) (delivery, dec
 	if err != nil {
 		return nil, nil, err
 	}
-	process, err := plugin.Start(exec.CommandContext(ctx, a.policy, "sol", "--spin", a.spin.String()), page, nil)
+	process, err := plugin.Start(exec.CommandContext(ctx, a.policy, "sol", "--spin", a.spin.String()), page, nil, 0)
 	if err != nil {
 		return nil, nil, err
 	}
