@@ -182,8 +182,9 @@ func TestEverybodyHasATurn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				b := newBench(t, name, params, 256)
+				groups := rapid.IntRange(1, 9).Draw(t, "groups")
 				for i := range rapid.IntRange(4, 9).Draw(t, "tasks") {
-					b.enter(true, cs.Hints{Class: cs.BestEffort, Group: uint32(i)}, drawSet(t))
+					b.enter(true, cs.Hints{Class: cs.BestEffort, Group: uint32(i % groups)}, drawSet(t))
 				}
 				b.run(t, rapid.IntRange(0, 20).Draw(t, "before"))
 				b.agent.Rescan(b.now, b.enclave)
@@ -254,6 +255,40 @@ func TestCFSPinned(t *testing.T) {
 	}
 }
 
+// Threads of one process that are pinned to different cores take turns with others
+// on each of them, also while one of the cores has many more turns.
+func TestIASPinned(t *testing.T) {
+	b := newBench(t, "ias", nil, 256)
+	pinned := func(group uint32, c cs.CPU) {
+		var one cs.CPUSet
+		one.Add(c)
+		b.enter(true, cs.Hints{Class: cs.BestEffort, Group: group}, one)
+	}
+	for range 4 {
+		pinned(1, 0)
+	}
+	for range 2 {
+		pinned(2, 1) // begins its turns a little later
+		b.settle()
+		b.now += cs.Time(30 * time.Microsecond)
+		b.settle()
+	}
+	pinned(1, 1)
+	pinned(2, 0)
+	const span = 20 * time.Millisecond
+	from := b.now
+	for b.now-from < cs.Time(span) {
+		at, set := b.settle()
+		require.True(t, set)
+		b.now = max(b.now+1, at)
+	}
+	for i, task := range b.tasks {
+		// Those of a process that are pinned to a core share its half of it.
+		least := cs.Time(span) / 2 / 4 / 2
+		require.Greater(t, b.enclave.Status(b.now, task).Runtime, least, "task %d", i)
+	}
+}
+
 // What a policy remembers of instances that are gone it uses again.
 func TestIASForgets(t *testing.T) {
 	b := newBench(t, "ias", nil, 256)
@@ -261,6 +296,12 @@ func TestIASForgets(t *testing.T) {
 		task := b.enter(true, cs.Hints{Group: uint32(i + 1), Class: cs.Class(i % 2)}, cs.FirstCPUs(benchCPUs))
 		b.settle()
 		b.now += 1000
+		if i%5 == 0 {
+			var pinned cs.CPUSet
+			pinned.Add(cs.CPU(i % benchCPUs))
+			require.NoError(t, b.enclave.SetAffinity(b.now, task, pinned))
+			b.settle()
+		}
 		if i%3 == 0 {
 			require.NoError(t, b.enclave.Block(b.now, task))
 			b.settle()
@@ -270,5 +311,8 @@ func TestIASForgets(t *testing.T) {
 	}
 	p, ok := b.policy.(*ias.Policy)
 	require.True(t, ok)
-	require.LessOrEqual(t, p.Instances(), 2)
+	instances, limits, groups := p.Remembered()
+	require.LessOrEqual(t, instances, 2)
+	require.LessOrEqual(t, limits, 1)
+	require.LessOrEqual(t, groups, 3)
 }

@@ -1,12 +1,12 @@
 // Package ias gives cores to instances (after Caladan, OSDI 2020). A task is a
 // kthread of the instance that its hints name. A latency-critical instance has
 // the cores that it is guaranteed as soon as it wants them, and more, burst
-// cores, while its work waits too long. Best effort has the rest, in turns.
+// cores, while its work waits too long. Best effort has the rest, in turns. Tasks of
+// an instance that may run on different cores take turns apart: those of one core
+// do not lose theirs because others had one elsewhere.
 package ias
 
 import (
-	"cmp"
-
 	cs "junction/coresched"
 	"junction/coresched/policies/runq"
 )
@@ -25,31 +25,20 @@ type Options struct {
 type Policy struct {
 	opts    Options
 	view    *cs.View
-	waiting *runq.Lists // by instance
+	waiting *runq.Lists // by group
 	numbers map[key]int
 	groups  []group
-	free    []int       // numbers of instances that are gone
-	of      []int       // by task: its instance + 1
-	owner   []int       // by core: the instance that has it, or -1
-	wanting *runq.Lists // by class: instances of which a kthread waits, as element
+	free    []int       // numbers of groups that are gone
+	of      []int       // by task: its group + 1
+	owner   []int       // by core: the group that has it, or -1
+	wanting *runq.Lists // by class: groups of which a kthread waits, as element
 	quanta  runq.Slices
+
+	instances map[name]*instance
+	limits    map[cs.CPUSet]*limit
 }
 
-type key struct {
-	group uint32
-	class cs.Class
-}
-
-// group is an instance.
-type group struct {
-	key
-	guaranteed int
-	delay      cs.Time
-	tasks      int
-	running    int
-}
-
-// element is what instance g is called in wanting, where no element is 0.
+// element is what group g is called in wanting, where no element is 0.
 func element(g int) cs.Task { return cs.Task(g + 1) }
 
 func fromElement(e cs.Task) (g int) { return int(e) - 1 }
@@ -72,7 +61,8 @@ func (p *Policy) Traits() cs.Traits { return cs.Traits{Name: "ias", Group: cs.Gr
 func (p *Policy) Start(v *cs.View) {
 	*p = Policy{
 		opts: p.opts, view: v, waiting: runq.NewLists(0), wanting: runq.NewLists(int(cs.BestEffort) + 1), numbers: map[key]int{},
-		quanta: runq.Slices{Length: p.opts.Quantum},
+		quanta:    runq.Slices{Length: p.opts.Quantum},
+		instances: map[name]*instance{}, limits: map[cs.CPUSet]*limit{},
 	}
 	for c := v.CPUs().Next(0); c != cs.NoCPU; c = v.CPUs().Next(c + 1) {
 		for len(p.owner) <= int(c) {
@@ -81,64 +71,16 @@ func (p *Policy) Start(v *cs.View) {
 	}
 }
 
-// instance returns the number of the instance of a task with hints h.
-func (p *Policy) instance(h *cs.Hints) int {
-	k := key{h.Group, h.Class}
-	g, ok := p.numbers[k]
-	if !ok {
-		g = p.number()
-		p.numbers[k], p.groups[g] = g, group{key: k}
-	}
-	p.groups[g].guaranteed, p.groups[g].delay = int(h.Guaranteed), cmp.Or(h.Delay, p.opts.Delay)
-	return g
-}
-
-// number returns one for a new instance.
-func (p *Policy) number() (g int) {
-	if last := len(p.free) - 1; last >= 0 {
-		g, p.free = p.free[last], p.free[:last]
-		return g
-	}
-	p.groups = append(p.groups, group{})
-	p.waiting.Grow(len(p.groups))
-	return len(p.groups) - 1
-}
-
-// join notes that task t is of instance g; -1: it has gone.
-func (p *Policy) join(t cs.Task, g int) {
-	for int(t) >= len(p.of) {
-		p.of = append(p.of, 0)
-	}
-	old := p.of[t] - 1
-	if p.of[t] = g + 1; old == g {
-		return
-	}
-	if g >= 0 {
-		p.groups[g].tasks++
-	}
-	if old >= 0 {
-		p.groups[old].tasks--
-		p.retire(old)
-	}
-}
-
-// Instances returns of how many instances the policy knows, or has known at one time.
-func (p *Policy) Instances() int { return len(p.groups) }
-
-// retire forgets instance g if nothing is left of it.
-func (p *Policy) retire(g int) {
-	if s := &p.groups[g]; s.tasks == 0 && s.running == 0 {
-		delete(p.numbers, s.key)
-		p.free = append(p.free, g)
-	}
-}
-
 // Handle implements coresched.Policy.
 func (p *Policy) Handle(m *cs.Message) {
 	if m.Task == cs.NoTask {
 		return
 	}
-	g := p.instance(&m.Hints)
+	l := p.limitOf(m.Task)
+	if m.Type == cs.TaskNew || m.Type == cs.TaskAffinityChanged {
+		l = p.readLimit(m.Task)
+	}
+	g := p.group(m.Task, &m.Hints, l)
 	p.join(m.Task, g)
 	if m.CPU != cs.NoCPU && p.view.Running(m.CPU) == cs.NoTask {
 		p.own(m.CPU, -1)
@@ -158,15 +100,17 @@ func (p *Policy) Handle(m *cs.Message) {
 	}
 }
 
-// own notes that instance g has core c; -1: nobody has.
+// own notes that group g has core c; -1: nobody has.
 func (p *Policy) own(c cs.CPU, g int) {
 	old := p.owner[c]
 	p.owner[c] = g
 	if g >= 0 {
 		p.groups[g].running++
+		p.groups[g].instance.running++
 	}
 	if old >= 0 {
 		p.groups[old].running--
+		p.groups[old].instance.running--
 		p.retire(old)
 	}
 }
@@ -188,7 +132,7 @@ func (p *Policy) want(g int) {
 func (p *Policy) Schedule(_ cs.CPU, now cs.Time, b *cs.Batch) {
 	lc, be := cs.LatencyCritical, cs.BestEffort
 	p.serve(lc, b, func(g int) bool { return p.owed(g) }, p.takeForOwed)
-	p.serve(lc, b, func(g int) bool { return p.groups[g].running == 0 }, nil)
+	p.serve(lc, b, func(g int) bool { return p.groups[g].instance.running == 0 }, nil)
 	p.serve(lc, b, func(g int) bool { return p.congested(g, now, b) }, p.takeForBurst)
 	p.serve(be, b, func(g int) bool { return p.owed(g) }, p.takeForOwed)
 	p.serve(be, b, func(int) bool { return true }, nil)
@@ -197,7 +141,10 @@ func (p *Policy) Schedule(_ cs.CPU, now cs.Time, b *cs.Batch) {
 	}
 }
 
-func (p *Policy) owed(g int) bool { return p.groups[g].running < p.groups[g].guaranteed }
+func (p *Policy) owed(g int) bool { return p.groups[g].beyond() < 0 }
+
+// beyond returns how many cores an instance has beyond its guarantee.
+func (i *instance) beyond() int { return i.running - i.guaranteed }
 
 // congested tells whether g's longest wait is too long, and sees to it that we
 // look again when it will be.
@@ -210,7 +157,7 @@ func (p *Policy) congested(g int, now cs.Time, b *cs.Batch) bool {
 	return false
 }
 
-// serve gives cores to the instances of a class that deserve one, one at a time
+// serve gives cores to the groups of a class that deserve one, one at a time
 // each, in turns: idle cores, then those that take finds, until there are none.
 func (p *Policy) serve(class cs.Class, b *cs.Batch, deserves func(g int) bool, take func(g int, b *cs.Batch) cs.CPU) {
 	var next cs.Task
@@ -288,7 +235,7 @@ func (p *Policy) surplus(taker int, b *cs.Batch, class cs.Class) cs.CPU {
 		if g < 0 || p.groups[g].class != class || b.Names(c) || p.view.Running(c) == cs.NoTask {
 			continue
 		}
-		extra := p.groups[g].running - p.groups[g].guaranteed
+		extra := p.groups[g].beyond()
 		more := extra > most || extra == most && found != cs.NoCPU && p.view.Since(c) < p.view.Since(found)
 		if more && p.canUse(taker, c) {
 			found, most = c, extra
@@ -304,7 +251,7 @@ func (p *Policy) turn(c cs.CPU, b *cs.Batch) {
 	if old < 0 || p.groups[old].class != cs.BestEffort {
 		return
 	}
-	if s := &p.groups[old]; s.guaranteed > 0 && s.running <= s.guaranteed {
+	if s := &p.groups[old]; s.guaranteed > 0 && s.beyond() <= 0 {
 		return
 	}
 	for e := p.wanting.First(int(cs.BestEffort)); e != cs.NoTask; e = p.wanting.Next(e) {
@@ -321,7 +268,7 @@ func (p *Policy) Done(t *cs.Txn) {
 	case t.Result == cs.Complete:
 		p.quanta.Began(p.view.Since(t.CPU))
 	default:
-		g := p.instance(p.view.Hints(t.Task))
+		g := p.group(t.Task, p.view.Hints(t.Task), p.limitOf(t.Task))
 		p.waiting.PushFront(g, t.Task)
 		p.want(g)
 		p.ownAgain(t.CPU)
@@ -335,7 +282,7 @@ func (p *Policy) ownAgain(c cs.CPU) {
 	}
 	g := -1
 	if r := p.view.Running(c); r != cs.NoTask {
-		g = p.instance(p.view.Hints(r))
+		g = p.group(r, p.view.Hints(r), p.limitOf(r))
 	}
 	p.own(c, g)
 }
