@@ -41,7 +41,7 @@ func newCommand(out io.Writer) *cobra.Command {
 		SuggestionsMinimumDistance: 2, Args: cobra.ArbitraryArgs, RunE: group,
 	}
 	flags := cmd.PersistentFlags()
-	flags.StringVar(&c.socket, "socket", wire.SocketPath(), "junctiond's socket")
+	flags.StringVar(&c.socket, "socket", wire.SocketPath(), "junctiond's socket, as JUNCTION_SOCKET of the environment")
 	flags.BoolVar(&c.json, "json", false, "print results and errors as JSON")
 	cmd.AddCommand(
 		command("status", "Show monitor, network server and uplink", cobra.NoArgs, c.status),

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"junction/coresched"
 	"junction/coresched/live"
 	"junction/coresched/plugin"
 	"junction/internal/monitor"
@@ -21,8 +22,7 @@ import (
 )
 
 func (c *ctl) enclaveCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "enclave COMMAND", Short: "Make, show and end sets of cores with a policy", DisableFlagsInUseLine: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: "enclave COMMAND", Short: "Make, show and end sets of cores with a policy", DisableFlagsInUseLine: true, Args: cobra.ArbitraryArgs, RunE: group}
 	cmd.AddCommand(
 		c.enclaveCreateCommand(),
 		command("list", "List enclaves", cobra.NoArgs, c.enclaveList),
@@ -38,6 +38,9 @@ func (c *ctl) enclaveCreateCommand() *cobra.Command {
 	var timeout time.Duration
 	cmd := command("create ENCLAVE --cpus LIST", "Make an enclave of cores that are in none", cobra.ExactArgs(1),
 		func(ctx context.Context, args []string) error {
+			if _, err := coresched.ParseCPUSet(cpus); err != nil {
+				return usage.Errorf("--cpus: %w", err)
+			}
 			return c.enclaveOrder(ctx, wire.SchedCreate, wire.Sched{Enclave: args[0], CPUs: cpus, Exclusive: exclusive, RunnableTimeoutUS: timeout.Microseconds()})
 		})
 	cmd.Flags().StringVar(&cpus, "cpus", "", "cores, such as 0-3,8")
@@ -58,8 +61,7 @@ in whatever way, and from the loss of a policy until there is the next one. It t
 the cpuset controller of cgroup v1; partitions of cgroup v2 are not supported.`
 
 func (c *ctl) policyCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "policy COMMAND", Short: "Choose the policy of an enclave", DisableFlagsInUseLine: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: "policy COMMAND", Short: "Choose the policy of an enclave", DisableFlagsInUseLine: true, Args: cobra.ArbitraryArgs, RunE: group}
 	var params []string
 	var spin, start time.Duration
 	set := command("set ENCLAVE POLICY [flags]", "Put a policy, by name or a program's path, in charge, in the place of the one before", cobra.ExactArgs(2),
@@ -159,7 +161,7 @@ func (c *ctl) push(ctx context.Context, args []string) error {
 		case err != nil:
 			names = append(names, text)
 		case tid < 1:
-			return fmt.Errorf("%q is no thread's number; ls /proc/PID/task lists them", text)
+			return usage.Errorf("%q is no thread's number; ls /proc/PID/task lists them", text)
 		default:
 			threads.TIDs = append(threads.TIDs, tid)
 		}

@@ -214,7 +214,7 @@ func parseSignal(s string) (unix.Signal, error) {
 	if n := unix.SignalNum("SIG" + strings.TrimPrefix(name, "SIG")); n != 0 {
 		return n, nil
 	}
-	return 0, fmt.Errorf("signal %q: want a name such as TERM, or a number from 1 to %d", s, highest)
+	return 0, usage.Errorf("signal %q: want a name such as TERM, or a number from 1 to %d", s, highest)
 }
 
 func signalName(s unix.Signal) string {

@@ -14,6 +14,7 @@ import (
 	"junction/internal/monitor"
 	"junction/internal/monitor/wire"
 	"junction/internal/usage"
+	"junction/netserver"
 )
 
 func (c *ctl) upgrade(ctx context.Context, args []string) error {
@@ -51,12 +52,15 @@ func (c *ctl) limitCommand() *cobra.Command {
 				l.Rate = &bytes
 			}
 			if cmd.Flags().Changed("weight") {
+				if weight < 1 || weight > netserver.MaxWeight {
+					return usage.Errorf("--weight %d: accepted: 1 to %d", weight, netserver.MaxWeight)
+				}
 				l.Weight = &weight
 			}
 			return c.limit(ctx, args[0], l)
 		})
 	cmd.Flags().StringVar(&rate, "rate", "", "bits per second, such as 500k, 100m or 1g; 0: no limit")
-	cmd.Flags().Uint32Var(&weight, "weight", 1, "part of a busy uplink in proportion to others', 1 to 1000; at first 8 with priority lc, else 1")
+	cmd.Flags().Uint32Var(&weight, "weight", 1, fmt.Sprintf("part of a busy uplink in proportion to others', 1 to %d; at first 8 with priority lc, else 1", netserver.MaxWeight))
 	return cmd
 }
 
@@ -74,7 +78,11 @@ func (c *ctl) limit(ctx context.Context, name string, l wire.Limit) error {
 		return err
 	}
 	return c.print(i, func(w io.Writer) {
-		fmt.Fprintf(w, "%d\t%s\t%d bytes per second\tweight %d\n", i.ID, i.Name, i.Rate, i.Weight)
+		rate := "no limit"
+		if i.Rate > 0 {
+			rate = fmt.Sprintf("%d bytes per second", i.Rate)
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\tweight %d\n", i.ID, i.Name, rate, i.Weight)
 	})
 }
 

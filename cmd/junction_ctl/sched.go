@@ -16,10 +16,9 @@ import (
 )
 
 func (c *ctl) schedCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "sched COMMAND", Short: "Core scheduling", DisableFlagsInUseLine: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: "sched COMMAND", Short: "Core scheduling", DisableFlagsInUseLine: true, Args: cobra.ArbitraryArgs, RunE: group}
 	cmd.AddCommand(c.enclaveCommand(), c.policyCommand(), c.pushCommand(),
-		command("top", "Show who runs where, and hand-offs a second", cobra.NoArgs, c.schedTop), c.simCommand())
+		command("top", "Show once who runs where, and hand-offs in a second", cobra.NoArgs, c.schedTop), c.simCommand())
 	return cmd
 }
 

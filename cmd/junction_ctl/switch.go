@@ -88,6 +88,10 @@ func (f *switchFlags) check(cmd *cobra.Command, args []string) error {
 		return fmt.Errorf("switch: --auto %q: accepted: on, off", f.auto)
 	case f.auto == "off" && (given("queues") || given("rate")):
 		return errors.New("switch: --queues and --rate have no meaning with --auto off")
+	case given("queues") && f.queues < 1:
+		return fmt.Errorf("switch: --queues %d: accepted: from 1 to junctiond's --direct-queues", f.queues)
+	case given("rate") && !(f.rate > 0): // nor NaN
+		return fmt.Errorf("switch: --rate %v: accepted: packets per second, above 0", f.rate)
 	case len(args) > 0 || f.all || f.wait || f.mode != "" || given("ports"):
 		return errors.New("switch: --auto is for all instances; to leave one to the policy: switch NAME --mode auto")
 	}

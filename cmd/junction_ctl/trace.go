@@ -11,6 +11,7 @@ import (
 
 	"junction/internal/monitor"
 	"junction/internal/monitor/wire"
+	"junction/internal/usage"
 	"junction/netserver"
 )
 
@@ -25,7 +26,7 @@ type traced struct {
 func (c *ctl) trace(ctx context.Context, args []string) error {
 	n, err := strconv.Atoi(args[0])
 	if err != nil || n < 1 || n > netserver.MaxTrace {
-		return fmt.Errorf("trace %q: want a number of frames from 1 to %d", args[0], netserver.MaxTrace)
+		return usage.Errorf("trace %q: want a number of frames from 1 to %d", args[0], netserver.MaxTrace)
 	}
 	var s monitor.Status
 	if err := c.ask(ctx, "status", &s); err != nil {

@@ -84,6 +84,6 @@ func host() cli.Host {
 		CPUs:    runtime.NumCPU(),
 		NICs:    candidateNICs,
 		Socket:  wire.SocketPath(),
-		Monitor: monitorAnswers,
+		Monitor: monitorAnswers, Expected: monitorExpected,
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -117,6 +118,13 @@ func monitorAnswers(path string) bool {
 	}
 	defer unix.Close(fd)
 	return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) == nil
+}
+
+// monitorExpected tells whether the environment names a monitor, or one that died
+// has left its socket.
+func monitorExpected(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil || os.Getenv("JUNCTION_SOCKET") != ""
 }
 
 // leasedPorts asks the monitor for ports.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +29,10 @@ which it starts, watches and replaces) serves for all instances, gives instances
 started with junction_run their addresses and ports, and frees what they had
 when they end. Instances without an address of their own share --addr.
 
-The NIC is taken over: the host's own stack sees no frame of it.`
+The NIC is taken over: the host's own stack sees no frame of it.
+
+Exit status: 0 when it was told to end; 1 if it failed; 2 for a mistake on the
+command line.`
 
 const example = `  junctiond --nic eth1 --addr 198.18.0.2/24 --gateway 198.18.0.1
   junctiond --nic eth1 --addr 198.18.0.2/24 --dedicated 198.18.0.128/25`
@@ -64,7 +68,11 @@ func newCommand() *cobra.Command {
 			if err := o.CheckNIC(); err != nil {
 				return err
 			}
-			return monitor.Run(cmd.Context(), o)
+			err = monitor.Run(cmd.Context(), o)
+			if errors.Is(err, monitor.ErrOptions) {
+				return usage.Wrap(err)
+			}
+			return err
 		},
 	}
 	f.register(cmd.Flags())
@@ -83,9 +91,9 @@ func (f *flags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.driver, "driver", "", "afxdp, tap, or as the last resort afpacket; default: the better of the first two that the NIC allows")
 	fs.IntVar(&f.mtu, "mtu", 0, "largest IP packet in bytes; default: the NIC's")
 	fs.StringVar(&f.mac, "mac", "", "Ethernet address; default: the NIC's")
-	fs.StringVar(&f.socket, "socket", wire.SocketPath(), "path of the control socket")
+	fs.StringVar(&f.socket, "socket", wire.SocketPath(), "path of the control socket, as JUNCTION_SOCKET of the environment")
 	fs.StringVar(&f.server, "netserver", "", "network server's program; default: netserver beside junctiond")
-	fs.DurationVar(&f.hangAfter, "hang-after", 0, "how long the network server may give no sign of life; default 250ms")
+	fs.DurationVar(&f.hangAfter, "hang-after", 0, "how long the network server may give no sign of life, at least 10ms; default 250ms")
 	fs.DurationVar(&f.spin, "spin", 0, "how long the network server looks for frames before it sleeps")
 	fs.IntVar(&f.directQueues, "direct-queues", steer.DefaultVFs, "how many instances may be in direct mode at once")
 	fs.BoolVar(&f.noOutlets, "no-outlets", false, "have instances in direct mode cut what is larger than the MTU, and make its checksums, instead of sending all by TAPs that pass it on to the NIC")
@@ -134,13 +142,15 @@ func (f *flags) options() (o monitor.Options, err error) {
 	return o, err
 }
 
-// checkNumbers checks the flags that stand for numbers and addresses of which
+// checkNumbers checks the flags that stand for numbers, words and addresses of which
 // nobody else says what is wrong.
 func (f *flags) checkNumbers() error {
 	const minMTU, maxMTU = 68, 65535
 	switch _, err := net.ParseMAC(f.mac); {
 	case f.mac != "" && err != nil:
 		return fmt.Errorf("--mac %q: accepted: a MAC address such as 02:00:00:00:00:01", f.mac)
+	case !slices.Contains([]string{"", "afxdp", "tap", "afpacket"}, f.driver):
+		return fmt.Errorf("--driver %q: accepted: afxdp, tap, afpacket", f.driver)
 	case f.mtu != 0 && (f.mtu < minMTU || f.mtu > maxMTU):
 		return fmt.Errorf("--mtu %d: accepted: %d to %d", f.mtu, minMTU, maxMTU)
 	case f.hangAfter < 0:

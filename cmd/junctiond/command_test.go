@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"junction/internal/usage"
 )
 
 // TestWrongFlags: each is refused, before anything is begun, by one line that says
@@ -24,7 +26,7 @@ func TestWrongFlags(t *testing.T) {
 		"--nic lo --addr 198.18.0.2/24 --netserver /none":           "give its path with --netserver",
 		"--nic lo --addr 198.18.0.2/24 --netserver /":               "lo is not an Ethernet NIC",
 		"--nic no-such --addr 198.18.0.2/24 --netserver /":          `no such NIC: "no-such"`,
-		"--nic lo --addr 198.18.0.2/24 --netserver / --driver dpdk": `unknown driver "dpdk"`,
+		"--nic lo --addr 198.18.0.2/24 --netserver / --driver dpdk": `--driver "dpdk": accepted: afxdp, tap, afpacket`,
 	} {
 		cmd := newCommand()
 		cmd.SetArgs(append(strings.Fields(args), "--socket", t.TempDir()+"/monitor.sock"))
@@ -32,5 +34,10 @@ func TestWrongFlags(t *testing.T) {
 		err := cmd.ExecuteContext(t.Context())
 		require.ErrorContains(t, err, want, args)
 		require.NotContains(t, err.Error(), "\n")
+		code := usage.ExitWrong
+		if strings.Contains(want, "NIC") { // this machine's
+			code = usage.ExitFailed
+		}
+		require.Equal(t, code, usage.ExitCode(err), args)
 	}
 }

@@ -229,7 +229,7 @@ func (a *autopilot) verdict(id portmap.Instance) (rate float64, reason string) {
 func (m *Monitor) setAuto(a wire.Ask) (AutoStatus, error) {
 	var o wire.Auto
 	if err := json.Unmarshal(a.Args, &o); err != nil {
-		return AutoStatus{}, fmt.Errorf("auto: %w: %w", err, unix.EINVAL)
+		return AutoStatus{}, fmt.Errorf("%w: %w", err, unix.EINVAL)
 	}
 	m.auto.mu.Lock()
 	s := m.auto.settings
@@ -242,7 +242,7 @@ func (m *Monitor) setAuto(a wire.Ask) (AutoStatus, error) {
 		s.Rate = cmp.Or(*o.Rate, -1)
 	}
 	if err := m.opts.checkAuto(&s); err != nil {
-		return AutoStatus{}, fmt.Errorf("auto: %w: %w", err, unix.EINVAL)
+		return AutoStatus{}, fmt.Errorf("%w: %w", err, unix.EINVAL)
 	}
 	m.auto.apply(s, true)
 	m.mu.Lock()

@@ -268,6 +268,11 @@ func TestOptions(t *testing.T) {
 	bad = good
 	bad.Shared = nil
 	require.ErrorIs(t, bad.check(), ErrOptions)
+	for _, d := range []time.Duration{-time.Second, 1, minHangAfter - 1} {
+		bad = good
+		bad.HangAfter = d
+		require.ErrorIs(t, bad.check(), ErrOptions)
+	}
 }
 
 // TestPortShare: an instance that takes all ephemeral ports it can get leaves some

@@ -68,7 +68,11 @@ type Options struct {
 	autoHold time.Duration // auto.Options.Hold, for tests
 }
 
-const defaultHangAfter = 250 * time.Millisecond
+// Limits of Options.HangAfter: below, an idle server would be taken for one that hangs.
+const (
+	defaultHangAfter = 250 * time.Millisecond
+	minHangAfter     = 10 * time.Millisecond
+)
 
 // ErrOptions is returned, wrapped, for options that cannot be met.
 var ErrOptions = errors.New("monitor configuration")
@@ -87,6 +91,9 @@ func (o *Options) check() error {
 	o.Sched.State = filepath.Join(o.stateDir(), "sched.json")
 	if len(o.Shared) == 0 || len(o.Server) == 0 || o.Socket == "" || o.Uplink.NIC == "" {
 		return fmt.Errorf("%w: a socket, a NIC, a shared address and a network server's path are needed", ErrOptions)
+	}
+	if o.HangAfter < minHangAfter {
+		return fmt.Errorf("%w: hang-after %v: accepted: %v or more", ErrOptions, o.HangAfter, minHangAfter)
 	}
 	if err := o.checkAuto(&o.Auto); err != nil {
 		return err

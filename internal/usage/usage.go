@@ -58,7 +58,11 @@ func Explain(cmd *cobra.Command) {
 		return
 	}
 	cmd.Args = func(at *cobra.Command, args []string) error {
-		if err := check(at, args); err != nil {
+		err := check(at, args)
+		if err == nil {
+			err = at.ValidateRequiredFlags() // cobra's own check comes later
+		}
+		if err != nil {
 			return Errorf("%w; usage: %s", err, at.UseLine())
 		}
 		return nil

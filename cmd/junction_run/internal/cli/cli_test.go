@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -344,6 +345,30 @@ func TestLease(t *testing.T) {
 	} {
 		_, err := parse(monitored, append(flags, "--", "p")...)
 		require.ErrorContains(t, err, want)
+	}
+}
+
+// TestMonitorExpected: whoever might count on a monitor is told that none answers.
+func TestMonitorExpected(t *testing.T) {
+	host := testHost
+	host.Socket = "/m"
+	host.Expected = func(path string) bool { return path == "/m" }
+	for _, c := range []struct {
+		answers bool
+		flags   []string
+		warned  bool
+	}{
+		{false, nil, true},
+		{false, []string{"--mode", "none"}, false},
+		{false, []string{"--nic", "va", "--ip", "198.18.0.2/24"}, false},
+		{true, nil, false},
+	} {
+		host.Monitor = func(string) bool { return c.answers }
+		got, err := parse(host, append(c.flags, "--", "p")...)
+		require.NoError(t, err)
+		require.Equal(t, c.warned, slices.ContainsFunc(got.Warnings, func(w string) bool {
+			return strings.HasPrefix(w, "no junctiond answers at /m")
+		}), "%+v", c)
 	}
 }
 

@@ -33,6 +33,9 @@ func (f *flags) network(s *Settings, cfg *config.Config, host Host) error {
 	f.cores(s, cfg)
 	switch {
 	case s.Mode == ModeNone:
+		if f.mode == "" && host.Expected != nil && host.Expected(s.Socket) {
+			s.warn("no junctiond answers at %s: no network but loopback; start junctiond, or say --mode none", s.Socket)
+		}
 		return f.noNetwork(s, cfg)
 	case s.Lease:
 		s.Wait = f.wait

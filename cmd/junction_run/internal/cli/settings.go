@@ -93,6 +93,9 @@ type Host struct {
 	// Monitor tells whether one answers at a path.
 	Socket  string
 	Monitor func(path string) bool
+	// Expected tells whether one should answer there: it was named by the
+	// environment, or has died. nil: none is.
+	Expected func(path string) bool
 }
 
 // Actions are what the command line leads to.
