@@ -16,6 +16,7 @@ import (
 	"junction/coresched"
 	"junction/coresched/live"
 	"junction/coresched/plugin"
+	"junction/coresched/policies"
 	"junction/internal/monitor"
 	"junction/internal/monitor/wire"
 	"junction/internal/usage"
@@ -29,6 +30,11 @@ func (c *ctl) enclaveCommand() *cobra.Command {
 		command("show ENCLAVE", "Show one enclave and the threads in it", cobra.ExactArgs(1), c.enclaveShow),
 		command("destroy ENCLAVE", "End an enclave: its threads get back what they had", cobra.ExactArgs(1), c.enclaveDestroy),
 	)
+	for _, sub := range cmd.Commands() {
+		if sub.Name() == "show" || sub.Name() == "destroy" {
+			sub.ValidArgsFunction = c.completeEnclave(cobra.NoFileCompletions)
+		}
+	}
 	return cmd
 }
 
@@ -68,7 +74,8 @@ func (c *ctl) policyCommand() *cobra.Command {
 		func(ctx context.Context, args []string) error {
 			return c.policySet(ctx, args[0], args[1], params, spin, start)
 		})
-	set.Long = setLong
+	set.Long, set.Example = setLong, setExample
+	set.ValidArgsFunction = c.completeEnclave(completePolicy)
 	set.Flags().StringArrayVar(&params, "param", nil, "parameter of the policy, such as slice=30us; repeatable")
 	set.Flags().DurationVar(&spin, "spin", 0, "the policy looks for work this long before it sleeps; for a core of its own")
 	set.Flags().DurationVar(&start, "start-timeout", plugin.StartTimeout, "a program that does not serve a policy after this time is given up")
@@ -76,11 +83,19 @@ func (c *ctl) policyCommand() *cobra.Command {
 	return cmd
 }
 
-const setLong = `Put a policy, by name or a program's path, in charge of an enclave.
+var setLong = `Put a policy, by name or a program's path, in charge of an enclave.
 
 It takes the place of the one before, which goes on until the new one is ready. If that
 does not start, or is not ready in time (--start-timeout), nothing has changed.
-"blackout" is for how long the enclave was without a policy.`
+"blackout" is for how long the enclave was without a policy: until the new one's first
+decision, if a thread waited for one.
+
+Policies, with parameters and what they are unless given by --param:
+
+` + policies.Help()
+
+const setExample = `  junction_ctl sched policy set work shinjuku --param slice=1ms
+  junction_ctl sched policy set work ./lifo`
 
 // longestStart is what --start-timeout may be.
 const longestStart = 10 * time.Minute
@@ -88,6 +103,9 @@ const longestStart = 10 * time.Minute
 func (c *ctl) pushCommand() *cobra.Command {
 	cmd := command("push ENCLAVE TID|NAME...", "Bring threads, by their numbers, or instances, by name, into an enclave", cobra.MinimumNArgs(2), c.push)
 	cmd.Long = pushLong
+	cmd.ValidArgsFunction = c.completeEnclave(func(cmd *cobra.Command, _ []string, part string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return c.completeName(cmd, nil, part)
+	})
 	return cmd
 }
 
@@ -262,7 +280,7 @@ func (c *ctl) schedTop(ctx context.Context, _ []string) error {
 func writeEnclaves(w io.Writer, all []live.EnclaveStatus) {
 	fmt.Fprintln(w, "ENCLAVE\tCPUS\tTHREADS\tSTATUS\tPOLICY\tPID\tHANDOFFS")
 	for _, e := range all {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\n", e.Name, cpusText(&e), e.Tasks, e.Status, e.Policy, e.PID, e.Handoffs)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\n", e.Name, cpusText(&e), e.Tasks, e.Status, plain(e.Policy), e.PID, e.Handoffs)
 	}
 }
 
@@ -281,7 +299,7 @@ func writeEnclave(w io.Writer, e live.EnclaveStatus, threads []live.ThreadStatus
 	writeEnclaves(w, []live.EnclaveStatus{e})
 	fmt.Fprintf(w, "\nagent_online\t%v\trunnable_timeout\t%v\tabi_version\t%d\n", e.AgentOnline, time.Duration(e.RunnableTimeoutUS)*time.Microsecond, e.ABIVersion)
 	fmt.Fprintf(w, "threads ever\t%d\tmessages\t%d\tlost\t%d\n", e.Entered, e.Messages, e.Lost)
-	fmt.Fprintf(w, "policies\t%d\tcrashes\t%d\tstalls\t%d\t%s\n\n", e.Policies, e.Crashes, e.Stalls, e.LastEnd)
+	fmt.Fprintf(w, "policies\t%d\tcrashes\t%d\tstalls\t%d\t%s\n\n", e.Policies, e.Crashes, e.Stalls, plain(e.LastEnd))
 	if e.TakeoverUS > 0 {
 		fmt.Fprintf(w, "another junctiond took over\twithout a policy for %v\n\n", time.Duration(e.TakeoverUS*float64(time.Microsecond)).Round(time.Microsecond))
 	}

@@ -13,6 +13,7 @@ import (
 
 	"junction/coresched/policies"
 	"junction/coresched/sim"
+	"junction/internal/usage"
 )
 
 func (c *ctl) schedCommand() *cobra.Command {
@@ -22,7 +23,7 @@ func (c *ctl) schedCommand() *cobra.Command {
 	return cmd
 }
 
-const simLong = `sim runs a policy on a simulated machine, on a virtual clock, and prints how long
+var simLong = `sim runs a policy on a simulated machine, on a virtual clock, and prints how long
 requests took from arrival to end. The same flags give the same result. It needs
 no junctiond.
 
@@ -33,7 +34,14 @@ with a line for each request: ARRIVAL_US SERVICE_US [short|long] [DEADLINE_US].
 With --json the figures of "long" are 0 where a workload has no long requests.
 Costs: ghost are those of ghOSt's kernel as published (SOSP 2021, for its
 hardware), stock those of a stock kernel, measured on a virtual machine, free
-none. A policy with one agent for all cores has a core more for that.`
+none. A policy with one agent for all cores has a core more for that.
+
+Where requests come faster than they are served they wait the longer the more
+--requests there are.
+
+Policies, with parameters and what they are unless given by --param:
+
+` + policies.Help()
 
 const simExample = `  junction_ctl sched sim --policy shinjuku --workload rocksdb --load 0.5 --seed 1
   junction_ctl sched sim --policy shinjuku --param slice=10us --workload bimodal --load 0.8 --cores 16 --json`
@@ -56,7 +64,7 @@ func (c *ctl) simCommand() *cobra.Command {
 	fs := cmd.Flags()
 	fs.StringVar(&f.policy, "policy", "", strings.Join(policies.Names(), ", "))
 	fs.StringVar(&f.workload, "workload", "", "fixed, exp, rocksdb, bimodal or a FILE")
-	fs.Float64Var(&f.load, "load", 0, "offered load of the cores, 0 to 1; a FILE's own if not given")
+	fs.Float64Var(&f.load, "load", 0, "offered load of the cores, above 0, to 1 or so; a FILE's own if not given")
 	fs.Uint64Var(&f.seed, "seed", 1, "seed of all that is random")
 	fs.IntVar(&f.cores, "cores", 4, fmt.Sprintf("cores for requests, up to %d", sim.MaxCores))
 	fs.StringVar(&f.cost, "cost", sim.Ghost.Name, "what scheduling costs: ghost, stock or free")
@@ -69,6 +77,10 @@ func (c *ctl) simCommand() *cobra.Command {
 	for _, name := range []string{"policy", "workload"} {
 		_ = cmd.MarkFlagRequired(name) // fails only for flags that do not exist
 	}
+	for name, words := range map[string][]string{"policy": policies.Names(), "cost": {sim.Ghost.Name, sim.Stock.Name, sim.Free.Name}} {
+		_ = cmd.RegisterFlagCompletionFunc(name, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // likewise
+	}
+	_ = cmd.RegisterFlagCompletionFunc("workload", cobra.FixedCompletions(sim.Workloads(), cobra.ShellCompDirectiveDefault)) // or a file
 	return cmd
 }
 
@@ -99,7 +111,10 @@ func quantilesOf(h *sim.Hist) quantiles {
 func (c *ctl) sim(f *simFlags) (err error) {
 	config, offered, err := f.config()
 	if err != nil {
-		return err
+		if errors.As(err, new(*os.PathError)) {
+			return err
+		}
+		return usage.Wrap(err)
 	}
 	if f.trace != "" {
 		file, err := os.Create(f.trace)
@@ -135,6 +150,9 @@ func (f *simFlags) config() (config sim.Config, offered float64, err error) {
 	if f.number < 1 || f.cores < 1 || f.cores > sim.MaxCores || f.instances < 1 || f.instances > sim.MaxInstances || f.kthreads < 0 {
 		return config, 0, fmt.Errorf("%w: take --requests of 1 or more, --cores from 1 to %d, --instances from 1 to %d, --kthreads of 0 or more",
 			sim.ErrConfig, sim.MaxCores, sim.MaxInstances)
+	}
+	if f.hints && f.kthreads > 0 {
+		return config, 0, fmt.Errorf("%w: --hints are of threads, and with --kthreads no request has one of its own; give one of the two", sim.ErrConfig)
 	}
 	all, offered, err := sim.Workload(f.workload, f.load, f.cores, f.instances, f.kthreads)
 	if err != nil {

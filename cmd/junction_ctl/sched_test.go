@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -60,6 +61,26 @@ func TestSimFile(t *testing.T) {
 	events, err := os.ReadFile(trace)
 	require.NoError(t, err)
 	require.Equal(t, 3, bytes.Count(events, []byte(" DONE ")))
+}
+
+// TestSchedCompletion: what a shell offers for policies' names and the like.
+func TestSchedCompletion(t *testing.T) {
+	for line, want := range map[string]string{
+		"sched sim --policy":        "shinjuku",
+		"sched sim --cost":          "stock",
+		"sched sim --workload":      "rocksdb",
+		"sched policy set work":     "fifo-percpu",
+		"sched enclave show work":   ":4", // nothing, and no files
+		"sched policy set work sol": ":4",
+		"sched --socket /none push": ":4",
+	} {
+		out, err := runCtl(t, append([]string{"__complete"}, append(strings.Fields(line), "")...)...)
+		require.NoError(t, err)
+		require.Contains(t, strings.Split(out, "\n"), want, line)
+	}
+	out, err := runCtl(t, "sched", "policy", "set", "--help")
+	require.NoError(t, err)
+	require.Contains(t, out, "slice 30µs")
 }
 
 func TestSimErrors(t *testing.T) {

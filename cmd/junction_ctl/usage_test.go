@@ -41,10 +41,19 @@ func TestWrongArguments(t *testing.T) {
 		"switch web --mode direct --rate 1":     "give --auto on with them",
 		"switch web --mode server --ports 80":   "--ports goes with --mode direct",
 		"switch web --mode direct --ports http": "not a list of ports, such as 80,443/tcp",
-		"switch web --mode direct --ports 80/sctp":  "accepted: tcp, udp",
-		"switch --auto on --ports 80":               "--auto is for all instances",
-		"sched policy set e sol --start-timeout 0s": "more than 0 and at most 10m",
-		"status --socket /none/monitor.sock":        "start junctiond, or name its socket with --socket",
+		"switch web --mode direct --ports 80/sctp":                              "accepted: tcp, udp",
+		"switch --auto on --ports 80":                                           "--auto is for all instances",
+		"sched sim":                                                             "see junction_ctl sched sim --help",
+		"sched enclave create e":                                                "see junction_ctl sched enclave create --help",
+		"sched push e 0":                                                        "ls /proc/PID/task",
+		"sched sim --policy sol --workload exp":                                 "no load for workload exp",
+		"sched sim --policy sol --workload nothing":                             "take bimodal, exp, fixed, rocksdb or a file",
+		"sched sim --policy lottery --workload exp --load 0.5":                  "take one of biff",
+		"sched sim --policy sol --workload exp --load 0.5 --param slice=1us":    "sol has none",
+		"sched sim --policy sol --workload exp --load 0.5 --hints --kthreads 2": "give one of the two",
+		"sched sim --policy sol --workload exp --load 0.5 --cost no":            "take ghost, stock or free",
+		"status --socket /none/monitor.sock":                                    "start junctiond, or name its socket with --socket",
+		"sched policy set e sol --start-timeout 0s":                             "more than 0 and at most 10m",
 	} {
 		cmd := newCommand(io.Discard)
 		cmd.SetArgs(strings.Fields(args))

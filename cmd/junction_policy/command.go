@@ -15,12 +15,16 @@ import (
 	"junction/internal/version"
 )
 
-const long = `junction_policy runs one policy of core scheduling in a process of its own. The
+var long = `junction_policy runs one policy of core scheduling in a process of its own. The
 monitor starts and supervises it (by hashicorp/go-plugin); it talks to it through
 shared memory. Started by hand it says so and ends.
 
 A policy of your own is a program of some fifty lines: see
-coresched/plugin/example in the source.`
+coresched/plugin/example in the source.
+
+Policies, with parameters and what they are unless given by --param:
+
+` + policies.Help()
 
 const example = `  junction_policy --list
   junction_policy shinjuku --param slice=10us`

@@ -33,31 +33,42 @@ type Params map[string]time.Duration
 
 // maker makes a policy of parameters that are known to it.
 type maker struct {
+	is     string // in a few words
 	params []string
 	make   func(Params) cs.Policy
 }
 
 var makers = map[string]maker{
-	"biff":        {nil, func(Params) cs.Policy { return biff.New() }},
-	"fifo-percpu": {nil, func(Params) cs.Policy { return fifopercpu.New() }},
-	"sol":         {nil, func(Params) cs.Policy { return sol.New() }},
-	"edf":         {nil, func(Params) cs.Policy { return edf.New() }},
-	"fifo-central": {[]string{"slice"}, func(p Params) cs.Policy {
+	"biff":        {"first come, first served; the simplest", nil, func(Params) cs.Policy { return biff.New() }},
+	"fifo-percpu": {"a queue and an agent for each core", nil, func(Params) cs.Policy { return fifopercpu.New() }},
+	"sol":         {"one queue, as fast as can be", nil, func(Params) cs.Policy { return sol.New() }},
+	"edf":         {"earliest deadline first", nil, func(Params) cs.Policy { return edf.New() }},
+	"fifo-central": {"one queue; slice: none unless given", []string{"slice"}, func(p Params) cs.Policy {
 		return fifo.New(fifo.Options{Slice: p["slice"]})
 	}},
-	"shinjuku": {[]string{"slice"}, func(p Params) cs.Policy {
+	"shinjuku": {fmt.Sprintf("time slices, urgent work first; slice %v", shinjuku.Slice), []string{"slice"}, func(p Params) cs.Policy {
 		return shinjuku.New(shinjuku.Options{Slice: p["slice"]})
 	}},
-	"cfs": {[]string{"latency", "granularity"}, func(p Params) cs.Policy {
+	"cfs": {fmt.Sprintf("time by weight; latency %v, granularity %v", cfs.Latency, cfs.Granularity), []string{"latency", "granularity"}, func(p Params) cs.Policy {
 		return cfs.New(cfs.Options{Latency: p["latency"], Granularity: p["granularity"]})
 	}},
-	"ias": {[]string{"delay", "quantum"}, func(p Params) cs.Policy {
+	"ias": {fmt.Sprintf("cores for instances that are congested; delay %v, quantum %v", ias.Delay, ias.Quantum), []string{"delay", "quantum"}, func(p Params) cs.Policy {
 		return ias.New(ias.Options{Delay: p["delay"], Quantum: p["quantum"]})
 	}},
 }
 
 // Names returns the names of all policies, sorted.
 func Names() []string { return slices.Sorted(maps.Keys(makers)) }
+
+// Help lists all policies, one on a line, each with its parameters and what they are
+// unless given.
+func Help() string {
+	var b strings.Builder
+	for _, name := range Names() {
+		fmt.Fprintf(&b, "  %-12s  %s\n", name, makers[name].is)
+	}
+	return b.String()
+}
 
 // New returns a policy. Parameters that are not given have their defaults.
 func New(name string, p Params) (cs.Policy, error) {

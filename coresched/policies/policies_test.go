@@ -1,6 +1,7 @@
 package policies_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +23,20 @@ func TestNew(t *testing.T) {
 	require.ErrorIs(t, err, policies.ErrParameter)
 	_, err = policies.New("shinjuku", policies.Params{"slice": 0})
 	require.ErrorIs(t, err, policies.ErrParameter)
+}
+
+// Help names each policy and each of its parameters.
+func TestHelp(t *testing.T) {
+	lines := strings.Split(strings.TrimSuffix(policies.Help(), "\n"), "\n")
+	require.Len(t, lines, len(policies.Names()))
+	for i, name := range policies.Names() {
+		require.Equal(t, name, strings.Fields(lines[i])[0])
+		_, err := policies.New(name, policies.Params{"nothing": 1})
+		_, params, _ := strings.Cut(err.Error(), name+" has ")
+		for _, p := range strings.Split(params, ", ") {
+			require.True(t, p == "none" || strings.Contains(lines[i], p), "%q is not in %q", p, lines[i])
+		}
+	}
 }
 
 func TestParseParams(t *testing.T) {

@@ -56,7 +56,8 @@ type world struct {
 type agentState struct {
 	active bool // a round goes on, or its beginning is in the agenda
 	batch  cs.Batch
-	timer  uint32 // generation of the timer that counts
+	until  cs.Time // its round goes on
+	timer  uint32  // generation of the timer that counts
 }
 
 // core is a core as its task sees it.
@@ -75,6 +76,7 @@ type task struct {
 	arrived  cs.Time
 	busy     bool // it has a request
 	endless  bool
+	thread   int // of its instance, from 1 on
 }
 
 type instance struct {
@@ -85,6 +87,7 @@ type instance struct {
 	head    int
 	parked  []cs.Task
 	runtime cs.Time
+	threads int
 	program *program
 }
 
@@ -129,7 +132,7 @@ func (w *world) populate() error {
 		in.Hints.Group = uint32(i + 1)
 		if in.Hinted {
 			var err error
-			if in.program, err = newProgram(); err != nil {
+			if in.program, err = newProgram(len(w.instances)); err != nil {
 				return err
 			}
 		}
@@ -156,7 +159,8 @@ func (w *world) enter(i int, canRun bool) (cs.Task, error) {
 	for int(t) >= len(w.tasks) {
 		w.tasks = append(w.tasks, task{})
 	}
-	w.tasks[t] = task{instance: i}
+	w.instances[i].threads++
+	w.tasks[t] = task{instance: i, thread: w.instances[i].threads}
 	return t, nil
 }
 
@@ -232,9 +236,17 @@ func (w *world) result() Result {
 	if all := float64(w.now) * float64(len(w.cores)); all > 0 {
 		r.Utilisation = float64(w.executed) / all
 		r.Switching = float64(w.switching) / all
-		r.Agent = float64(w.worked) / float64(w.now) / float64(len(w.agents))
+		r.Agent = float64(w.worked-w.unfinished()) / float64(w.now) / float64(len(w.agents))
 	}
 	return r
+}
+
+// unfinished is how much of the agents' work lies beyond the end.
+func (w *world) unfinished() (t cs.Time) {
+	for i := range w.agents {
+		t += max(0, w.agents[i].until-w.now)
+	}
+	return t
 }
 
 // late counts requests that did not end and are past their deadline.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 	"time"
 
@@ -290,6 +291,34 @@ func BenchmarkSim(b *testing.B) {
 			})
 		}
 	}
+}
+
+// An agent that is in the midst of a round when the run ends has worked until then.
+func TestBusyAgent(t *testing.T) {
+	for _, name := range policies.Names() {
+		r, err := sim.Run(sim.Config{
+			Policy: policy(t, name), Cores: 4, Cost: sim.Cost{Commit: 100 * ms, LocalCommit: 100 * ms}, Seed: 1,
+			Instances: workload(t, "exp", 0.7, 4, 1, 0), Horizon: 10 * ms,
+		})
+		require.NoError(t, err)
+		require.LessOrEqual(t, r.Agent, 1.0, name)
+		require.Greater(t, r.Agent, 0.9, name)
+	}
+}
+
+// Tables of hints of as many programs as there may be fit into memory.
+func TestManyHinted(t *testing.T) {
+	all := workload(t, "rocksdb", 0.5, 64, sim.MaxInstances, 0)
+	for i := range all {
+		all[i].Hinted = true
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	r, err := sim.Run(sim.Config{Policy: policy(t, "shinjuku"), Cores: 64, Cost: sim.Free, Seed: 1, Instances: all, Requests: 20_000})
+	require.NoError(t, err)
+	require.Equal(t, 20_000, r.Completed)
+	runtime.ReadMemStats(&after)
+	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(512<<20))
 }
 
 // Who asks for what no run can be is told so.

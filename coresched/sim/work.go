@@ -63,7 +63,7 @@ func (w *world) own(i int, r request) error {
 	}
 	if in.program != nil {
 		var err error
-		if h, err = in.program.tell(t, &r, in.Hints, w.now); err != nil {
+		if h, err = in.program.tell(w.tasks[t].thread, &r, in.Hints, w.now); err != nil {
 			return err
 		}
 	}
@@ -226,6 +226,7 @@ func (w *world) begin(a int) {
 	w.agent.Decide(c, w.now, &s.batch)
 	d := w.c.Cost.round(w.traits.PerCPU, w.traits.Group, n, len(s.batch.Txns()))
 	w.worked += d
+	s.until = w.now + d
 	if w.traits.PerCPU {
 		w.delay(a, d)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -27,6 +28,9 @@ var services = map[string]Service{
 	"bimodal": Mix{Short: time.Microsecond, Long: 100 * time.Microsecond, Share: 0.5},
 }
 
+// Workloads returns the names of those that are no file, sorted.
+func Workloads() []string { return slices.Sorted(maps.Keys(services)) }
+
 // ErrWorkload: no such workload, or a file that holds none.
 var ErrWorkload = errors.New("no such workload")
 
@@ -43,7 +47,7 @@ func Workload(name string, load float64, cores, n, kthreads int) (all []Instance
 	}
 	if s, ok := services[name]; ok {
 		if load == 0 {
-			return nil, 0, fmt.Errorf("%w: %s at a load of 0", ErrConfig, name)
+			return nil, 0, fmt.Errorf("%w: no load for workload %s; give one from %v to 1", ErrConfig, name, minLoad)
 		}
 		gap := s.Mean() / load / float64(cores) * float64(n)
 		return slices.Repeat([]Instance{{Source: Poisson{Gap: gap, Service: s}, Kthreads: kthreads}}, n), load, nil
@@ -58,7 +62,7 @@ func Workload(name string, load float64, cores, n, kthreads int) (all []Instance
 func readFile(name string) ([]Arrival, error) {
 	f, err := os.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %q; take bimodal, exp, fixed, rocksdb or a file", ErrWorkload, name)
+		return nil, fmt.Errorf("%w: %q; take %s or a file", ErrWorkload, name, strings.Join(Workloads(), ", "))
 	}
 	if err != nil {
 		return nil, err

@@ -22,13 +22,18 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"sub", "--bogus"}, ExitWrong, "see top sub --help"},
 		{[]string{"sub", "--number", "x"}, ExitWrong, "see top sub --help"},
 		{[]string{"--bogus"}, ExitWrong, "see top --help"},
+		{[]string{"need"}, ExitWrong, "see top need --help"},
+		{[]string{"need", "--it", "1"}, 0, ""},
 		{[]string{"fail"}, ExitFailed, "broken"},
 		{[]string{"refuse"}, ExitWrong, "broken"},
 	} {
 		top := &cobra.Command{Use: "top", SilenceErrors: true, SilenceUsage: true}
 		sub := &cobra.Command{Use: "sub", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return nil }}
 		sub.Flags().Int("number", 0, "")
-		top.AddCommand(sub,
+		need := &cobra.Command{Use: "need", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return nil }}
+		need.Flags().Int("it", 0, "")
+		require.NoError(t, need.MarkFlagRequired("it"))
+		top.AddCommand(sub, need,
 			&cobra.Command{Use: "fail", RunE: func(*cobra.Command, []string) error { return failure }},
 			&cobra.Command{Use: "refuse", RunE: func(*cobra.Command, []string) error { return Wrap(failure) }})
 		Explain(top)

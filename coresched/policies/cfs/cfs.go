@@ -5,6 +5,7 @@ package cfs
 
 import (
 	"math"
+	"time"
 
 	cs "junction/coresched"
 	"junction/coresched/policies/runq"
@@ -14,12 +15,16 @@ import (
 // are Linux's for one core.
 type Options struct {
 	// Latency is the time in which each task that can run is to run once.
-	// Default 6 ms.
 	Latency cs.Time
 	// Granularity is how long a task runs at least before it makes way.
-	// Default 750 µs.
 	Granularity cs.Time
 }
+
+// Defaults of Options.
+const (
+	Latency     = 6 * time.Millisecond
+	Granularity = 750 * time.Microsecond
+)
 
 const nice0 = 1024
 
@@ -46,10 +51,10 @@ type entity struct {
 // New returns the policy.
 func New(o Options) *Policy {
 	if o.Latency <= 0 {
-		o.Latency = 6_000_000
+		o.Latency = Latency
 	}
 	if o.Granularity <= 0 {
-		o.Granularity = 750_000
+		o.Granularity = Granularity
 	}
 	return &Policy{opts: o}
 }

@@ -7,19 +7,27 @@
 package ias
 
 import (
+	"time"
+
 	cs "junction/coresched"
 	"junction/coresched/policies/runq"
 )
 
-// Options are the policy's parameters.
+// Options are the policy's parameters. Zero values mean the defaults.
 type Options struct {
 	// Delay is how long a kthread waits for a core before its instance counts
-	// as congested, if its hints do not say. Default 10 µs.
+	// as congested, if its hints do not say.
 	Delay cs.Time
 	// Quantum is how long best effort keeps a core while other best effort
-	// waits. Default 100 µs.
+	// waits.
 	Quantum cs.Time
 }
+
+// Defaults of Options.
+const (
+	Delay   = 10 * time.Microsecond
+	Quantum = 100 * time.Microsecond
+)
 
 // Policy is ias.
 type Policy struct {
@@ -46,10 +54,10 @@ func fromElement(e cs.Task) (g int) { return int(e) - 1 }
 // New returns the policy.
 func New(o Options) *Policy {
 	if o.Delay <= 0 {
-		o.Delay = 10_000
+		o.Delay = Delay
 	}
 	if o.Quantum <= 0 {
-		o.Quantum = 100_000
+		o.Quantum = Quantum
 	}
 	return &Policy{opts: o}
 }

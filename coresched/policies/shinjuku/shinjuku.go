@@ -4,6 +4,8 @@
 package shinjuku
 
 import (
+	"time"
+
 	cs "junction/coresched"
 	"junction/coresched/policies/runq"
 )
@@ -11,9 +13,12 @@ import (
 // Options are the policy's parameters.
 type Options struct {
 	// Slice is after what time a task makes way for others of its class or of a
-	// more urgent one. Default 30 µs.
+	// more urgent one. 0 is the constant Slice.
 	Slice cs.Time
 }
+
+// Slice is the time slice unless another is given.
+const Slice = 30 * time.Microsecond
 
 const qos = int(cs.BestEffort) + 1
 
@@ -28,7 +33,7 @@ type Policy struct {
 // New returns the policy.
 func New(o Options) *Policy {
 	if o.Slice <= 0 {
-		o.Slice = 30_000
+		o.Slice = Slice
 	}
 	return &Policy{slices: runq.Slices{Length: o.Slice}}
 }
