@@ -1,6 +1,7 @@
 package netserver
 
 import (
+	"bytes"
 	"net/netip"
 	"slices"
 	"testing"
@@ -175,7 +176,7 @@ func TestFragments(t *testing.T) {
 }
 
 func arp(op uint16, src mac, spa, tpa netip.Addr) []byte {
-	b := slices.Concat(broadcastMAC[:], src[:], []byte{8, 6, 0, 1, 8, 0, 6, 4, byte(op >> 8), byte(op)}, src[:], spa.AsSlice(), make([]byte, 6), tpa.AsSlice())
+	b := slices.Concat(bytes.Repeat([]byte{0xff}, 6), src[:], []byte{8, 6, 0, 1, 8, 0, 6, 4, byte(op >> 8), byte(op)}, src[:], spa.AsSlice(), make([]byte, 6), tpa.AsSlice())
 	return append(b, make([]byte, 18)...) // Ethernet's padding
 }
 

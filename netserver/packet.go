@@ -26,8 +26,6 @@ const (
 // mac is an Ethernet address.
 type mac [6]byte
 
-var broadcastMAC = mac{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-
 func (m *mac) group() bool { return m[0]&1 != 0 }
 
 // packet is what of a frame's headers decides where it goes. Offsets are from

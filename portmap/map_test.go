@@ -296,7 +296,7 @@ func FuzzRestore(f *testing.F) {
 	})
 }
 
-// TestMonitorDies: the ports outlive the monitor in pinned maps' words.
+// TestMonitorDies: the ports outlive the monitor in the words of its maps.
 func TestMonitorDies(t *testing.T) {
 	o := Options{Shared: one, Slots: 64, HashSeed: 5, Unowned: table.Server}
 	m := newMap1(t, o)

@@ -4,13 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
-// Names of the BPF maps, and of their pins.
+// Names of the BPF maps.
 const (
 	slotsMap = "junction_addrs"
 	portsMap = "junction_ports"
@@ -55,39 +54,6 @@ func portsSpec(g Geometry) *ebpf.MapSpec {
 	return &ebpf.MapSpec{Name: portsMap, Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: g.Ports(), Flags: mapFlags}
 }
 
-// Pin keeps the maps alive in dir, on a BPF file system and writable by the
-// monitor alone, until Unpin.
-func (m *Maps) Pin(dir string) error {
-	if err := m.Slots.Pin(filepath.Join(dir, slotsMap)); err != nil {
-		return fmt.Errorf("pin the portmap: %w", err)
-	}
-	if err := m.Ports.Pin(filepath.Join(dir, portsMap)); err != nil {
-		return errors.Join(fmt.Errorf("pin the portmap: %w", err), m.Slots.Unpin())
-	}
-	return nil
-}
-
-// Unpin undoes Pin.
-func (m *Maps) Unpin() error { return errors.Join(m.Slots.Unpin(), m.Ports.Unpin()) }
-
-// LoadMaps takes over the maps that an earlier monitor pinned in dir:
-// os.ErrNotExist if there are none, ErrGeometry if they are not of this version.
-func LoadMaps(dir string) (*Maps, error) {
-	slots, err := ebpf.LoadPinnedMap(filepath.Join(dir, slotsMap), nil)
-	if err != nil {
-		return nil, fmt.Errorf("load the pinned portmap: %w", err)
-	}
-	ports, err := ebpf.LoadPinnedMap(filepath.Join(dir, portsMap), nil)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("load the pinned portmap: %w", err), slots.Close())
-	}
-	m, err := MapsOf(slots, ports)
-	if err != nil {
-		return nil, fmt.Errorf("the portmap pinned in %s: %w; remove it to begin anew", dir, err)
-	}
-	return m, nil
-}
-
 // MapsOf makes Maps of two maps that CreateMaps made, perhaps in another process.
 // It takes them over, also when it fails. Error: ErrGeometry.
 func MapsOf(slots, ports *ebpf.Map) (*Maps, error) {
@@ -120,7 +86,7 @@ func mismatch(spec *ebpf.MapSpec, m *ebpf.Map) error {
 	return nil
 }
 
-// Close gives the descriptors up. Pinned maps, and maps of a loaded program, live on.
+// Close gives the descriptors up. Maps of a loaded program, and those that another process has, live on.
 func (m *Maps) Close() error { return errors.Join(m.Slots.Close(), m.Ports.Close()) }
 
 // mapMemory maps both maps for writing.
