@@ -84,7 +84,12 @@ func cpusetOf(tid int) (string, error) {
 
 // cpus returns a cpuset's cores.
 func cpusOf(dir string) (cs.CPUSet, error) {
-	text, err := os.ReadFile(filepath.Join(dir, cpusFile))
+	return readCPUs(filepath.Join(dir, cpusFile))
+}
+
+// readCPUs reads a file of the kernel that lists cores.
+func readCPUs(file string) (cs.CPUSet, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return cs.CPUSet{}, err
 	}

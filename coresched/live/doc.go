@@ -21,8 +21,8 @@
 // which it slept or was stopped, or used the CPU; not that in which it wanted a core
 // and the machine had none for it. On an idle machine that shows within 80 ms.
 //
-// Whatever ends the actuator, threads get back the class, nice value and cores
-// that they had: it does so itself when it ends in order, and a guard, a process
+// Whatever ends the actuator, threads get back the class, nice value, slice, reset
+// on fork and cores that they had: it does so itself when it ends in order, and a guard, a process
 // that does nothing else, when it does not, or when it stands still by the same
 // rule, but with 500 ms of CPU time, because it does other things beside, and 10 s
 // in any case. An actuator that goes on after that has no policies until it is

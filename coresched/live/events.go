@@ -50,7 +50,10 @@ func (a *Actuator) heedEvents() {
 func (a *Actuator) heed(e *event) {
 	t := a.threads[e.tid]
 	if t == nil {
-		if o, ok := a.formerly(e.tid); ok && (e.kind == forked || e.kind == renamed) {
+		switch o, ok := a.formerly(e.tid); {
+		case ok && e.kind == forked:
+			a.adoptOrphan(e.other, o.child())
+		case ok && e.kind == renamed:
 			a.adoptOrphan(e.other, o)
 		}
 		return
@@ -63,9 +66,9 @@ func (a *Actuator) heed(e *event) {
 		_ = n.e.Die(now, t.task)
 		a.forget(e.tid)
 	case forked:
-		a.inherit(t, e.other)
+		a.inherit(t, e.other, t.original.child())
 	case renamed: // the first thread of its process had the number, and has ended
-		a.inherit(t, e.other)
+		a.inherit(t, e.other, t.original)
 		_ = n.e.Die(now, t.task)
 		a.forget(e.tid)
 	}
@@ -73,9 +76,10 @@ func (a *Actuator) heed(e *event) {
 }
 
 // inherit takes the new thread of one that is in an enclave. It began with what
-// its maker has now, and is to get back what its maker had.
+// its maker has now, and is to get back what its maker had, or what that would
+// have made of it.
 // +checklocks:a.mu
-func (a *Actuator) inherit(parent *member, tid int) {
+func (a *Actuator) inherit(parent *member, tid int, o original) {
 	if a.threads[tid] != nil {
 		return
 	}
@@ -83,11 +87,11 @@ func (a *Actuator) inherit(parent *member, tid int) {
 	if err != nil {
 		s = stat{comm: parent.comm} // it has ended already; that will be told too
 	}
-	if err := a.enter(parent.enclave, tid, &s, parent.original); err != nil {
+	if err := a.enter(parent.enclave, tid, &s, o); err != nil {
 		a.opts.Logger.Warn("new thread cannot be scheduled", "thread", tid, "error", err)
-		a.adoptOrphan(tid, parent.original)
+		a.adoptOrphan(tid, o)
 	} else if !parent.enclave.e.Attached() {
-		a.restore(tid, &parent.original) // its maker was released after it was made
+		a.restore(tid, &o) // its maker was released after it was made
 	}
 }
 

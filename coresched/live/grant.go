@@ -216,7 +216,7 @@ func (i *inst) idleClass() bool {
 // wantHost is how the instance's threads are to be scheduled.
 func (i *inst) wantHost() hostSched {
 	if !i.adopted {
-		return hostSched{class: i.policy, cores: i.cpus}
+		return hostSched{class: i.policy, cores: i.mask()}
 	}
 	h := hostSched{class: i.policy, cores: i.enclave.e.CPUs(), idle: i.group != ""}
 	if i.idleClass() {

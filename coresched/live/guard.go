@@ -17,8 +17,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
-
-	cs "junction/coresched"
 )
 
 // A guard is told of each thread that is taken and given back, and restores
@@ -40,9 +38,7 @@ type note struct {
 	Give    int    `json:"give,omitempty"`
 	Process bool   `json:"process,omitempty"` // Take is of all its threads, and of its children's
 	Started uint64 `json:"started,omitempty"`
-	Policy  uint32 `json:"policy,omitempty"`
-	Nice    int32  `json:"nice,omitempty"`
-	CPUs    string `json:"cpus,omitempty"`
+	originalRecord
 	// Keep is the beginning of the names of cpusets with exclusive cores; Unkeep:
 	// there are none any more.
 	Keep   string `json:"keep,omitempty"`
@@ -120,12 +116,12 @@ func (g *guard) tell(n *note) error {
 }
 
 func (g *guard) take(tid int, started uint64, o *original, enclave string) error {
-	return g.tell(&note{Take: tid, Enclave: enclave, Started: started, Policy: o.policy, Nice: o.nice, CPUs: o.cpus.String()})
+	return g.tell(&note{Take: tid, Enclave: enclave, Started: started, originalRecord: o.record()})
 }
 
 // takeProcess is take for all threads of a process and of its descendants.
 func (g *guard) takeProcess(pid int, started uint64, o *original) error {
-	return g.tell(&note{Take: pid, Process: true, Started: started, Policy: o.policy, Nice: o.nice, CPUs: o.cpus.String()})
+	return g.tell(&note{Take: pid, Process: true, Started: started, originalRecord: o.record()})
 }
 
 // close ends the guard, which restores what was not given back.
@@ -263,8 +259,8 @@ func standsStill(actuator *suspect, now time.Time, quiet time.Duration) string {
 func (l *listener) heed(n *note) {
 	switch {
 	case n.Take > 0:
-		if cpus, err := cs.ParseCPUSet(n.CPUs); err == nil {
-			l.threads[n.Take] = taken{n.Process, n.Started, original{n.Policy, n.Nice, cpus}, n.Enclave}
+		if o, err := n.original(); err == nil {
+			l.threads[n.Take] = taken{n.Process, n.Started, o, n.Enclave}
 		}
 	case n.Give > 0:
 		delete(l.threads, n.Give)

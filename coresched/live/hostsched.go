@@ -33,7 +33,7 @@ func (a *Actuator) applyHost(i *inst) {
 		}
 	}
 	i.host = h
-	attr, set := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: h.class, Nice: i.nice}, toLinux(&h.cores)
+	attr, set := i.attr(h.class), toLinux(&h.cores)
 	if err := eachThread(i.PID, i.started, func(tid int) error {
 		return errors.Join(unix.SchedSetaffinity(tid, &set), setAttr(tid, &attr))
 	}); err != nil {

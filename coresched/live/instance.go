@@ -133,7 +133,7 @@ func (a *Actuator) Join(name string, g *instance.Giver, o InstanceOptions) error
 	if i.original, err = a.admit(n, o.PID); err != nil {
 		return err
 	}
-	i.host = hostSched{class: i.original.policy, cores: i.original.cpus}
+	i.host = hostSched{class: i.original.policy, cores: i.mask()}
 	if err := a.take(i, min(o.Kthreads, cpus.Len())); err != nil {
 		return errors.Join(err, a.scatter(i))
 	}

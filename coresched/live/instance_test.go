@@ -284,7 +284,7 @@ func TestGuardRestoresInstances(t *testing.T) {
 	}))
 	f.scheduled(t, unix.SCHED_IDLE, o.cpus)
 	g := listener{threads: map[int]taken{}}
-	g.heed(&note{Take: f.pid, Process: true, Started: s.started, Policy: o.policy, Nice: o.nice, CPUs: o.cpus.String()})
+	g.heed(&note{Take: f.pid, Process: true, Started: s.started, originalRecord: o.record()})
 	require.NoError(t, g.restore("a test"))
 	f.scheduled(t, o.policy, o.cpus)
 }

@@ -66,7 +66,7 @@ func (m *member) differs() bool {
 		return false // it has ended, which will be told
 	}
 	cores, err := affinity(m.tid)
-	return err == nil && (attr.Policy != m.class || attr.Nice != m.nice || cores != m.cores)
+	return err == nil && (attr.Policy != m.class || attr.Nice != m.nice || resets(attr) != m.reset || cores != m.cores)
 }
 
 // heedOutside takes over what others have changed, and makes the thread what it
@@ -103,8 +103,8 @@ func (a *Actuator) compareThread(m *member) {
 		m.policy = attr.Policy // what it gets back, and counts as
 		a.rehint(m)
 	}
-	if attr.Nice != m.nice {
-		m.nice = attr.Nice
+	if attr.Nice != m.nice || resets(attr) != m.reset {
+		m.nice, m.reset = attr.Nice, resets(attr)
 		a.rehint(m)
 	}
 	if cores, ok := m.movedTo(); ok {
@@ -144,7 +144,7 @@ func (a *Actuator) rehint(m *member) {
 // enclave's leaves.
 // +checklocks:a.mu
 func (a *Actuator) confine(m *member, cores cs.CPUSet) {
-	m.cpus = cores
+	m.cpus, m.whole = cores, isWhole(m.tid, &cores)
 	a.rehint(m)
 	if err := m.enclave.e.SetAffinity(clock(), m.task, cores); err != nil {
 		a.letGo(m, "it may run on none of the enclave's cores any more")
@@ -162,7 +162,8 @@ func (a *Actuator) letGo(m *member, why string) {
 	if err := a.dismiss(m.tid); err != nil {
 		a.opts.Logger.Warn("thread stays on exclusive cores", "thread", m.tid, "error", err)
 	}
-	set := toLinux(&m.cpus)
+	mask := m.mask()
+	set := toLinux(&mask)
 	if attr, err := unix.SchedGetAttr(m.tid, 0); err == nil && attr.Policy == m.class {
 		a.restore(m.tid, &m.original)
 	} else if err := unix.SchedSetaffinity(m.tid, &set); err != nil {

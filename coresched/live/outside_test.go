@@ -68,7 +68,7 @@ func TestOutside(t *testing.T) {
 	require.NoError(t, a.Destroy("e"))
 	o, err := readOriginal(tids[0])
 	require.NoError(t, err)
-	require.Equal(t, original{policy: unix.SCHED_NORMAL, nice: 7, cpus: mine}, o)
+	require.Equal(t, original{policy: unix.SCHED_NORMAL, nice: 7, cpus: mine, whole: o.whole}, o)
 	require.NotEqual(t, cs.CPUSet{}, mine)
 }
 

@@ -80,16 +80,21 @@ type policyRecord struct {
 
 // originalRecord is how something was scheduled before it was pushed.
 type originalRecord struct {
-	Policy uint32 `json:"class"`
-	Nice   int32  `json:"nice"`
-	CPUs   string `json:"cpus"`
+	Policy uint32 `json:"class,omitempty"`
+	Nice   int32  `json:"nice,omitempty"`
+	CPUs   string `json:"cpus,omitempty"`
+	Whole  bool   `json:"whole_cpuset,omitempty"`
+	Reset  bool   `json:"reset_on_fork,omitempty"`
+	Slice  uint64 `json:"slice_ns,omitempty"`
 }
 
-func (o *original) record() originalRecord { return originalRecord{o.policy, o.nice, o.cpus.String()} }
+func (o *original) record() originalRecord {
+	return originalRecord{o.policy, o.nice, o.cpus.String(), o.whole, o.reset, o.slice}
+}
 
 func (r *originalRecord) original() (original, error) {
 	cpus, err := cs.ParseCPUSet(r.CPUs)
-	return original{r.Policy, r.Nice, cpus}, err
+	return original{r.Policy, r.Nice, cpus, r.Whole, r.Reset, r.Slice}, err
 }
 
 type memberRecord struct {

@@ -71,13 +71,13 @@ func (a *Actuator) takeStrays() {
 	}
 	left := byMaker(makers, func(tid, maker int) bool {
 		if t := a.threads[maker]; t != nil {
-			a.inherit(t, tid)
+			a.inherit(t, tid, t.original.child())
 			t.enclave.wake()
 			return true
 		}
 		o, ok := a.formerly(maker)
 		if ok {
-			a.adoptOrphan(tid, o)
+			a.adoptOrphan(tid, o.child())
 		}
 		return ok
 	})
@@ -136,10 +136,11 @@ func restoreStrays(m *ebpf.Map, threads map[int]taken) (restored int, err error)
 			break
 		}
 		restore := func(tid int, like taken) {
-			if err := like.restore(tid); err != nil {
+			o := like.child()
+			if err := o.restore(tid); err != nil {
 				errs = append(errs, fmt.Errorf("restore thread %d: %w", tid, err))
 			}
-			threads[tid] = taken{started: identityOf(tid).Started, original: like.original, enclave: like.enclave}
+			threads[tid] = taken{started: identityOf(tid).Started, original: o, enclave: like.enclave}
 			restored++
 		}
 		left := byMaker(makers, func(tid, maker int) bool {

@@ -13,13 +13,6 @@ import (
 	cs "junction/coresched"
 )
 
-// original is how a thread was scheduled before it was pushed.
-type original struct {
-	policy uint32
-	nice   int32
-	cpus   cs.CPUSet
-}
-
 // Errors of Push that callers tell apart.
 var (
 	// ErrThread: no such thread.
@@ -27,22 +20,6 @@ var (
 	// ErrRefused: a thread that is not to be touched.
 	ErrRefused = errors.New("cannot take this thread")
 )
-
-// readOriginal refuses what is not an ordinary thread.
-func readOriginal(tid int) (o original, err error) {
-	attr, err := unix.SchedGetAttr(tid, 0)
-	if err != nil {
-		return o, notThere(tid, err)
-	}
-	switch attr.Policy {
-	case unix.SCHED_NORMAL, unix.SCHED_BATCH, unix.SCHED_IDLE:
-	default:
-		return o, fmt.Errorf("%w: %d is in scheduling class %d; only ordinary ones can be scheduled politely", ErrRefused, tid, attr.Policy)
-	}
-	o.policy, o.nice = attr.Policy, attr.Nice
-	o.cpus, err = affinity(tid)
-	return o, notThere(tid, err)
-}
 
 // affinity returns the cores that a thread may run on.
 func affinity(tid int) (s cs.CPUSet, err error) {
@@ -65,17 +42,6 @@ func notThere(tid int, err error) error {
 	return err
 }
 
-// restore gives a thread back what it had. A thread that has ended is restored.
-func (o *original) restore(tid int) error {
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: o.policy, Nice: o.nice}
-	set := toLinux(&o.cpus)
-	err := errors.Join(setAttr(tid, &attr), unix.SchedSetaffinity(tid, &set))
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	return err
-}
-
 func setAttr(tid int, attr *unix.SchedAttr) error { return unix.SchedSetAttr(tid, attr, 0) }
 
 // run gives a member its class on one core.
@@ -93,7 +59,7 @@ func (m *member) park() error {
 
 func (m *member) schedule(class uint32) error {
 	m.class = class
-	attr, set := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: class, Nice: m.nice}, toLinux(&m.cores)
+	attr, set := m.attr(class), toLinux(&m.cores)
 	return errors.Join(unix.SchedSetaffinity(m.tid, &set), setAttr(m.tid, &attr))
 }
 
