@@ -20,7 +20,7 @@
 //	messages  messages of 64 bytes
 //	results   one byte for each transaction of the batch with this number
 //	ping      nothing; it is read like any other, which shows that the policy does read
-//	batch     transactions of 16 bytes, by the policy
+//	batch     transactions of 16 bytes, by the policy, no more than it has cores
 //
 // A policy has one batch in flight at most. Messages that come before its
 // results were sent before it was committed, or after; they are heeded after it

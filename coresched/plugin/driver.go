@@ -16,6 +16,7 @@ type Driver struct {
 	end     *ipc.End
 	agents  []cs.CPU
 	perCPU  bool
+	cores   int // of the enclave
 
 	messages []cs.Message
 	held     int // messages that did not fit into the ring
@@ -47,14 +48,14 @@ func NewDriver(now cs.Time, e *cs.Enclave, end *ipc.End, traits cs.Traits) (*Dri
 	if err := e.Attach(now, traits.PerCPU); err != nil {
 		return nil, errors.Join(err, end.Close())
 	}
+	cpus := e.CPUs()
 	d := &Driver{
-		enclave: e, end: end, perCPU: traits.PerCPU, agents: []cs.CPU{cs.NoCPU},
+		enclave: e, end: end, perCPU: traits.PerCPU, cores: cpus.Len(), agents: []cs.CPU{cs.NoCPU},
 		messages: make([]cs.Message, perFrame), frames: make([][]byte, 64),
 		frame: make([]byte, headerSize+max(perFrame*messageSize, setSize+4*cs.MaxCPUs)),
 		txns:  make([]cs.Txn, 0, cs.MaxCPUs), answer: make([]byte, headerSize+cs.MaxCPUs),
 	}
 	if d.perCPU {
-		cpus := e.CPUs()
 		d.agents = d.agents[:0]
 		for c := cpus.Next(0); c != cs.NoCPU; c = cpus.Next(c + 1) {
 			d.agents = append(d.agents, c)
@@ -119,6 +120,9 @@ func (d *Driver) commit(now cs.Time, frame []byte) error {
 	}
 	if h.kind != kindBatch || d.owed > 0 {
 		return fmt.Errorf("%w: kind %d from a policy that waits for %d bytes of results", ErrFrame, h.kind, d.owed)
+	}
+	if h.count > d.cores { // nobody else has the Machine meanwhile
+		return fmt.Errorf("%w: a batch of %d transactions for %d cores", ErrFrame, h.count, d.cores)
 	}
 	d.txns = d.txns[:0]
 	for range h.count {

@@ -89,7 +89,7 @@ func FuzzHostilePolicy(f *testing.F) {
 		e.Rescan(0, nil)
 		_, err = e.Enter(0, true, cs.Hints{})
 		require.NoError(t, err)
-		d := &Driver{enclave: e, answer: make([]byte, headerSize+cs.MaxCPUs)}
+		d := &Driver{enclave: e, cores: 2, answer: make([]byte, headerSize+cs.MaxCPUs)}
 		if err := d.commit(0, append(make([]byte, ipc.VnetHdrLen), b...)); err == nil {
 			require.Equal(t, headerSize+len(d.txns), d.owed)
 		}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -103,22 +105,37 @@ func (p *Process) killGroup(cmd *exec.Cmd) {
 // connectWithin is connect with a time limit for all of it: a program may also
 // begin to speak and then be silent.
 func (p *Process) connectWithin(timeout time.Duration) error {
-	late := time.AfterFunc(timeout, p.hard)
-	err := p.connect()
-	switch inTime := late.Stop(); {
-	case err == nil && inTime:
+	err := p.within(timeout, p.connect)
+	switch {
+	case err == nil:
 		return nil
-	case !inTime:
+	case errors.Is(err, errLate):
 		return fmt.Errorf("not ready after %v: %w", timeout, ErrNoPolicy)
 	}
 	text, _, _ := strings.Cut(err.Error(), "\n") // go-plugin explains at length
 	return fmt.Errorf("%s: %w", text, ErrNoPolicy)
 }
 
+// answerTime is how long a process that serves a policy may take to answer.
+const answerTime = 10 * time.Second
+
+var errLate = errors.New("it does not answer")
+
+// within does what needs the process to answer, and kills it if that takes longer:
+// one that was stopped would keep us for ever.
+func (p *Process) within(timeout time.Duration, do func() error) error {
+	late := time.AfterFunc(timeout, p.hard)
+	err := do()
+	if !late.Stop() {
+		return fmt.Errorf("%w, and was killed after %v", errLate, timeout)
+	}
+	return err
+}
+
 // Survive has the process outlive this one by so much, should this one die: another
 // one may Reattach until then.
 func (p *Process) Survive(most time.Duration) error {
-	return p.control.call("Survive", most, new(struct{}))
+	return p.within(answerTime, func() error { return p.control.call("Survive", most, new(struct{})) })
 }
 
 func (p *Process) connect() error {
@@ -140,7 +157,28 @@ func (p *Process) dial() error {
 		return err
 	}
 	p.control = raw.(*control)
-	return p.control.call("Traits", struct{}{}, &p.Traits)
+	var traits cs.Traits
+	if err := p.control.call("Traits", struct{}{}, &traits); err != nil {
+		return err
+	}
+	p.Traits = traits
+	return checkTraits(&traits)
+}
+
+// maxName is how long a policy's name may be.
+const maxName = 64
+
+// checkTraits refuses what no policy is called, and no way to commit. Names are shown
+// to operators.
+func checkTraits(t *cs.Traits) error {
+	odd := func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) || r == utf8.RuneError }
+	switch {
+	case t.Name == "" || len(t.Name) > maxName || strings.ContainsFunc(t.Name, odd):
+		return fmt.Errorf("its Traits have the name %.80q; take 1 to %d letters, digits and signs, without spaces", t.Name, maxName)
+	case t.Group > cs.Sync:
+		return fmt.Errorf("its Traits have the grouping %d, which there is not", t.Group)
+	}
+	return nil
 }
 
 // inherit duplicates what the process gets, for files to own.

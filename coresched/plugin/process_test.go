@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -21,6 +22,10 @@ const serveEnv = "JUNCTION_TEST_POLICY"
 func serveForTest() {
 	if os.Getenv(serveEnv) == "silent" {
 		beSilent()
+	}
+	if how, ok := strings.CutPrefix(os.Getenv(serveEnv), hostilePrefix); ok {
+		serveHostile(how)
+		return
 	}
 	p, err := policies.New(os.Getenv(serveEnv), nil)
 	if err != nil {

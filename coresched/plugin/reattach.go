@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	goplugin "github.com/hashicorp/go-plugin"
@@ -33,8 +34,13 @@ func (p *Process) Handle() Handle {
 }
 
 // Reattach takes over the policy of a program that has died, which had called
-// Survive. The policy begins anew when it is attached.
+// Survive. The policy begins anew when it is attached. One that does not answer is
+// killed.
 func Reattach(h Handle, page *Page, log io.Writer) (*Process, error) {
+	return reattach(h, page, log, answerTime)
+}
+
+func reattach(h Handle, page *Page, log io.Writer, most time.Duration) (*Process, error) {
 	addr, err := net.ResolveUnixAddr(h.Network, h.Address)
 	if err != nil {
 		return nil, err
@@ -55,7 +61,7 @@ func Reattach(h Handle, page *Page, log io.Writer) (*Process, error) {
 			ReattachFunc: func() (runner.AttachedRunner, error) { return other, nil },
 		},
 	})}
-	if err := p.renew(page); err != nil {
+	if err := p.within(most, func() error { return p.renew(page) }); err != nil {
 		p.Kill()
 		return nil, fmt.Errorf("reattach policy %d: %w", h.PID, err)
 	}

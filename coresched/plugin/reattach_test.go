@@ -55,6 +55,33 @@ func TestReattachRefused(t *testing.T) {
 	process.Kill()
 }
 
+// One that stands still when its successor comes does not keep that waiting: it is
+// killed, and another one serves all tasks.
+func TestReattachStopped(t *testing.T) {
+	p, page := newProcessPlant(t)
+	process := startPolicy(t, "sol", page)
+	require.NoError(t, process.Survive(time.Hour))
+	d := p.attach(t, process)
+	require.NoError(t, p.serve(t, d, func() bool { return p.done > 50 }))
+	p.fallBack(t, d)
+	require.NoError(t, unix.Kill(process.PID(), unix.SIGSTOP))
+	_, err := reattach(process.Handle(), page, os.Stderr, 100*time.Millisecond)
+	require.ErrorIs(t, err, errLate)
+	process.Kill()
+	require.True(t, process.Exited())
+	p.succeed(t, page, "fifo-central")
+}
+
+// Nor does one that stands still before it is told to outlive us.
+func TestStoppedAtOnce(t *testing.T) {
+	_, page := newProcessPlant(t)
+	process := startPolicy(t, "sol", page)
+	require.NoError(t, unix.Kill(process.PID(), unix.SIGSTOP))
+	err := process.within(100*time.Millisecond, func() error { return process.control.call("Survive", time.Hour, new(struct{})) })
+	require.ErrorIs(t, err, errLate)
+	process.Kill()
+}
+
 // One that nobody reattaches ends by itself.
 func TestOrphanEnds(t *testing.T) {
 	p, page := newProcessPlant(t)
