@@ -145,6 +145,7 @@ type record struct {
 type aSwitch struct {
 	wire.SwitchResult
 	begun time.Time
+	took  time.Duration // until its queue was freed, if it had one
 }
 
 // retransmits counts what the client's kernel sent again.
@@ -162,8 +163,8 @@ func (c *retransmits) add(before, after map[string]int64) {
 	c.all += after["Tcp:RetransSegs"] - before["Tcp:RetransSegs"]
 }
 
-func (c *record) add(s wire.SwitchResult, begun time.Time) {
-	c.all = append(c.all, aSwitch{s, begun})
+func (c *record) add(s wire.SwitchResult, begun time.Time, took time.Duration) {
+	c.all = append(c.all, aSwitch{s, begun, took})
 	if c.steps == nil {
 		c.steps = make(map[string][]time.Duration)
 	}
@@ -301,14 +302,15 @@ func (c *record) round(t *testing.T, r *rig, l *running, n int, order func(proto
 			l.gaps.begin(inSwitch)
 			s := order([]protocol.Mode{protocol.Direct, protocol.Server}[i%2])
 			l.gaps.begin(between)
-			c.add(s, begun)
-			time.Sleep(micros(s.TotalUS) / 2)
+			took := time.Since(begun)
+			c.add(s, begun, took)
+			time.Sleep(took / 2)
 		})
 	}
 	counted(r, &c.during, func() { time.Sleep(settles) })
 	for i := range c.all[from:] {
 		counted(r, &c.without, func() {
-			took := micros(c.all[from+i].TotalUS)
+			took := c.all[from+i].took
 			l.gaps.begin(without)
 			time.Sleep(took)
 			l.gaps.begin(between)
