@@ -77,7 +77,7 @@ func useQueue(d *Device, g Geometry, f queueFiles, rules frameRules) (q *Queue, 
 // mapMemory maps umem and rings and sets up both sides, which have no chunks
 // yet.
 func (q *Queue) mapMemory(umem int, g *Geometry, rules frameRules) error {
-	mem, err := mapFile(umem, g.size())
+	mem, err := mapUmem(umem, g.size())
 	if err != nil {
 		return fmt.Errorf("map a umem: %w", err)
 	}

@@ -24,14 +24,27 @@ type mapping struct {
 
 const readWrite = unix.PROT_READ | unix.PROT_WRITE
 
-// mapFile maps the first size bytes of a file, which is sealed against
-// shrinking.
-func mapFile(fd int, size uintptr) (mapping, error) {
-	addr, err := unix.MmapPtr(fd, 0, nil, size, readWrite, unix.MAP_SHARED)
+// hugePage is the size of the kernel's larger pages, in bytes.
+const hugePage = 2 << 20
+
+// mapUmem maps the first size bytes of a file, which is sealed against shrinking, at a
+// multiple of hugePage, so that the kernel can map large pages of it as such.
+func mapUmem(fd int, size uintptr) (mapping, error) {
+	// A range that has such an address in it is ours before the file comes into its place.
+	room := size + hugePage
+	addr, err := unix.MmapPtr(-1, 0, nil, room, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return mapping{}, err // not the failed call's address
 	}
-	return mapping{addr, size}, nil
+	before := -uintptr(addr) % hugePage
+	start := unsafe.Add(addr, before)
+	if _, err := unix.MmapPtr(fd, 0, start, size, readWrite, unix.MAP_SHARED|unix.MAP_FIXED); err != nil {
+		mapping{addr, room}.free()
+		return mapping{}, err
+	}
+	mapping{addr, before}.free()
+	mapping{unsafe.Add(start, size), room - before - size}.free()
+	return mapping{start, size}, nil
 }
 
 // detach puts untouched pages of zeros in the place of the mapping's, which
@@ -48,7 +61,7 @@ func (m mapping) detach() {
 }
 
 func (m mapping) free() {
-	if m.addr != nil {
+	if m.addr != nil && m.size > 0 {
 		_ = unix.MunmapPtr(m.addr, m.size)
 	}
 }

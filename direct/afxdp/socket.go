@@ -33,13 +33,23 @@ type Target struct {
 	// RXMemory is how many bytes of memory are for receiving, at most, a power of
 	// two; 0 is 2048 frames' worth.
 	RXMemory uint32
+	// Memory is for the Link's MTU and RXMemory. NewSocket takes it over, also when it
+	// fails; with nil it gets its own.
+	Memory *Memory
 }
 
 // geometry is that of a socket for it.
 func (t *Target) geometry() Geometry {
-	g := Geometry{Queue: t.Queue, Chunk: chunkSizeFor(t.Link.Attrs().MTU), RXChunks: rxChunks, TXChunks: txChunks}
-	if t.RXMemory != 0 {
-		g.RXChunks = t.RXMemory / g.Chunk
+	g := geometryFor(t.Link.Attrs().MTU, t.RXMemory)
+	g.Queue = t.Queue
+	return g
+}
+
+// geometryFor is that of a socket of queue 0.
+func geometryFor(mtu int, rxMemory uint32) Geometry {
+	g := Geometry{Chunk: chunkSizeFor(mtu), RXChunks: rxChunks, TXChunks: txChunks}
+	if rxMemory != 0 {
+		g.RXChunks = rxMemory / g.Chunk
 	}
 	return g
 }
@@ -47,6 +57,9 @@ func (t *Target) geometry() Geometry {
 // NewSocket makes a socket and binds it, in the network namespace of the calling
 // thread, which is the NIC's. Errors: nic.ErrUnsupported, ErrPermission, ErrInUse.
 func NewSocket(ctx context.Context, to Target) (_ *Socket, err error) {
+	if to.Memory != nil {
+		defer to.Memory.Close() // if it has not been used
+	}
 	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil, fmt.Errorf("%w: this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)", nic.ErrUnsupported)
@@ -63,7 +76,7 @@ func NewSocket(ctx context.Context, to Target) (_ *Socket, err error) {
 	if err = s.check(); err != nil {
 		return nil, err
 	}
-	if err = s.setUpMemory(fd); err != nil {
+	if err = s.setUpMemory(fd, to.Memory); err != nil {
 		return nil, err
 	}
 	if err = s.bind(ctx, fd, to); err != nil {
@@ -89,14 +102,14 @@ func (s *Socket) Close() error {
 
 // setUpMemory makes umem and rings. The kernel keeps the umem's pages, so no
 // mapping of it need stay here.
-func (s *Socket) setUpMemory(fd int) (err error) {
-	if s.umem, err = newUmem(s.size()); err != nil {
-		return err
+func (s *Socket) setUpMemory(fd int, ready *Memory) (err error) {
+	if ready == nil || ready.size != s.size() {
+		if ready, err = newMemory(s.size()); err != nil {
+			return err
+		}
 	}
-	mem, err := mapFile(int(s.umem.Fd()), s.size())
-	if err != nil {
-		return fmt.Errorf("map a umem: %w", err)
-	}
+	var mem mapping
+	s.umem, mem = ready.take()
 	defer mem.free()
 	if err := s.register(fd, mem); err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 // VF, and when the host does not refuse it any more there is one.
 func TestVFRefused(t *testing.T) {
 	b := newBench(t, 1)
+	b.spare.close() // else there would be a file more from some time on
 	links, files := len(mustLinks(t)), openFiles(t)
 	none := func() {
 		t.Helper()

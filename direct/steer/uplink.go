@@ -43,6 +43,7 @@ type Uplink struct {
 	// ownsTables: nobody else closes them, while it is taken over.
 	ownsTables bool
 	noOutlets  bool
+	spare      spare
 
 	life   sync.RWMutex // read-locked while a VF is made
 	closed bool         // with life locked
@@ -121,6 +122,7 @@ func (u *Uplink) Close() error {
 	if over {
 		return nil
 	}
+	u.spare.close()
 	u.mu.Lock()
 	vfs := append([]*VF(nil), u.vfs...)
 	u.mu.Unlock()

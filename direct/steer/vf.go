@@ -62,6 +62,7 @@ func (u *Uplink) NewVF(ctx context.Context, owner uint32, ports *scope.Ports) (*
 		_ = v.Close()
 		return nil, fmt.Errorf("make VF %d for instance %d: %w", v.slot, owner, err)
 	}
+	u.spare.refill(u.nic.MTU())
 	return v, nil
 }
 
@@ -109,7 +110,7 @@ func (v *VF) make(ctx context.Context) (err error) {
 	if err := v.pair.attach(v.inner); err != nil {
 		return err
 	}
-	if v.sock, err = afxdp.NewSocket(ctx, afxdp.Target{Link: inner, Queue: 0, RXMemory: rxMemory}); err != nil {
+	if v.sock, err = afxdp.NewSocket(ctx, afxdp.Target{Link: inner, Queue: 0, RXMemory: rxMemory, Memory: v.u.spare.take()}); err != nil {
 		return err
 	}
 	files := v.sock.Files()

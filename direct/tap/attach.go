@@ -17,7 +17,7 @@ func (d *Device) attachTAP(n int) ([]int, error) {
 	if kind, ok := d.link.Link.(*netlink.Tuntap); ok && kind.Queues > 0 {
 		return nil, d.link.InUse(nic.HolderByFDInfo("iff", d.name))
 	}
-	fds, err := tun.Attach(d.name, n, 0)
+	fds, err := tun.Attach(d.name, n)
 	if err != nil {
 		tun.CloseAll(fds)
 	}

@@ -49,7 +49,7 @@ func Open(ctx context.Context, l *nic.Link, o nic.Options) (*Device, error) {
 // an address.
 func Create(ctx context.Context, o nic.Options) (*Device, error) {
 	d := newDevice(o)
-	fds, err := tun.Attach(o.NIC, max(1, o.Queues), unix.IFF_TUN_EXCL)
+	fds, err := tun.Make(o.NIC, max(1, o.Queues))
 	if err == nil {
 		d.link, err = nic.Find(o.NIC, o.Logger)
 	}

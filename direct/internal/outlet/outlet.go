@@ -46,7 +46,7 @@ func New(l *nic.Link, name string, queues int, program *ebpf.Program) (_ *Outlet
 			o.closeFiles()
 		}
 	}()
-	if o.files, err = tun.Attach(name, queues, unix.IFF_TUN_EXCL); err != nil {
+	if o.files, err = tun.Make(name, queues); err != nil {
 		return nil, err
 	}
 	for _, fd := range o.files {

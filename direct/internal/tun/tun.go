@@ -16,20 +16,35 @@ const path = "/dev/net/tun"
 // Flags: Ethernet frames behind a virtio_net_hdr and nothing else.
 const Flags = unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR
 
+// Make makes the TAP name, which must not exist, with n queues. Descriptors and errors
+// are as Attach's. With one queue it is not multi_queue: for that the kernel makes 256
+// of each kind, which takes a processor more than a millisecond.
+func Make(name string, n int) (fds []int, err error) {
+	flags := uint16(Flags | unix.IFF_TUN_EXCL)
+	if n > 1 {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	fd, err := attachOne(name, flags)
+	if err != nil {
+		return nil, explain(err, name, n)
+	}
+	more, err := Attach(name, n-1)
+	return append([]int{fd}, more...), err
+}
+
 // Attach attaches n queues to the TAP name, and makes it if it does not exist.
 // The caller closes the descriptors, also those that come with an error. Errors:
 // nic.ErrUnsupported, ErrInUse, ErrPermission.
-func Attach(name string, n int, extra uint16) (fds []int, err error) {
+func Attach(name string, n int) (fds []int, err error) {
 	for range n {
-		fd, err := attachOne(name, Flags|unix.IFF_MULTI_QUEUE|extra)
+		fd, err := attachOne(name, Flags|unix.IFF_MULTI_QUEUE)
 		if errors.Is(err, unix.EINVAL) && n == 1 {
-			fd, err = attachOne(name, Flags|extra) // made without multi_queue
+			fd, err = attachOne(name, Flags) // made without multi_queue
 		}
 		if err != nil {
 			return fds, explain(err, name, n)
 		}
 		fds = append(fds, fd)
-		extra &^= unix.IFF_TUN_EXCL // it exists from now on
 	}
 	return fds, nil
 }
