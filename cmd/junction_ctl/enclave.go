@@ -47,6 +47,9 @@ func (c *ctl) enclaveCreateCommand() *cobra.Command {
 			if _, err := coresched.ParseCPUSet(cpus); err != nil {
 				return usage.Errorf("--cpus: %w", err)
 			}
+			if timeout < 0 || timeout > 0 && timeout < time.Millisecond {
+				return usage.Errorf("--runnable-timeout %v: take 0, which is never, or a millisecond or more", timeout)
+			}
 			return c.enclaveOrder(ctx, wire.SchedCreate, wire.Sched{Enclave: args[0], CPUs: cpus, Exclusive: exclusive, RunnableTimeoutUS: timeout.Microseconds()})
 		})
 	cmd.Flags().StringVar(&cpus, "cpus", "", "cores, such as 0-3,8")
@@ -280,7 +283,11 @@ func (c *ctl) schedTop(ctx context.Context, _ []string) error {
 func writeEnclaves(w io.Writer, all []live.EnclaveStatus) {
 	fmt.Fprintln(w, "ENCLAVE\tCPUS\tTHREADS\tSTATUS\tPOLICY\tPID\tHANDOFFS")
 	for _, e := range all {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\n", e.Name, cpusText(&e), e.Tasks, e.Status, plain(e.Policy), e.PID, e.Handoffs)
+		policy, pid := "-", "-"
+		if e.AgentOnline {
+			policy, pid = plain(e.Policy), strconv.Itoa(e.PID)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%d\n", e.Name, cpusText(&e), e.Tasks, e.Status, policy, pid, e.Handoffs)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 )
 
 func TestEnclaveTables(t *testing.T) {
-	e := live.EnclaveStatus{Name: "work", CPUs: "0-3", Tasks: 2, Status: "active", Policy: "cfs", PID: 7, Handoffs: 9, LastEnd: "replaced by cfs"}
+	e := live.EnclaveStatus{Name: "work", CPUs: "0-3", Tasks: 2, Status: "active", AgentOnline: true, Policy: "cfs", PID: 7, Handoffs: 9, LastEnd: "replaced by cfs"}
 	threads := []live.ThreadStatus{
 		{TID: 10, Name: "sh", Enclave: "work", State: "running", CPU: 3, GrantedUS: 1500, WaitedUS: 2500},
 		{TID: 11, Name: "make\n\x1b[31m", Enclave: "work", State: "blocked", CPU: -1},

@@ -43,6 +43,8 @@ func TestWrongArguments(t *testing.T) {
 		"switch web --mode direct --ports http": "not a list of ports, such as 80,443/tcp",
 		"switch web --mode direct --ports 80/sctp":                              "accepted: tcp, udp",
 		"switch --auto on --ports 80":                                           "--auto is for all instances",
+		"sched enclave create e --cpus 0 --runnable-timeout -5s":                "--runnable-timeout -5s",
+		"sched enclave create e --cpus 0 --runnable-timeout 100ns":              "a millisecond or more",
 		"sched sim --policy sol --workload exp":                                 "no load for workload exp",
 		"sched sim --policy sol --workload nothing":                             "take bimodal, exp, fixed, rocksdb or a file",
 		"sched sim --policy lottery --workload exp --load 0.5":                  "take one of biff",

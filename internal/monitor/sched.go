@@ -215,10 +215,16 @@ func (m *Monitor) schedJoin(ctx context.Context, peer control.Peer, x *live.Actu
 	return nil
 }
 
+// longestTimeout is the longest runnable timeout of an enclave.
+const longestTimeout = 24 * time.Hour
+
 func (m *Monitor) schedCreate(o *wire.Sched) (any, error) {
 	cpus, err := cs.ParseCPUSet(o.CPUs)
 	if err != nil {
-		return nil, errors.Join(err, unix.EINVAL)
+		return nil, fmt.Errorf("%w: %w", err, unix.EINVAL)
+	}
+	if o.RunnableTimeoutUS < 0 || o.RunnableTimeoutUS > longestTimeout.Microseconds() {
+		return nil, fmt.Errorf("a runnable timeout of %d µs; take 0, which is never, to %v: %w", o.RunnableTimeoutUS, longestTimeout, unix.EINVAL)
 	}
 	x, err := m.sched.need(m.opts.Sched)
 	if err != nil {

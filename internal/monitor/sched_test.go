@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"math"
 	"os"
 	"os/exec"
 	"testing"
@@ -69,6 +70,9 @@ func TestSched(t *testing.T) {
 	require.Equal(t, first, r.CPUs)
 	require.Error(t, give(t, socket, wire.SchedCreate, wire.Sched{Enclave: "e", CPUs: first}, &r))
 	require.Error(t, give(t, socket, wire.SchedCreate, wire.Sched{Enclave: "f", CPUs: "x"}, &r))
+	for _, odd := range []int64{-1, math.MaxInt64, math.MinInt64} {
+		require.ErrorContains(t, give(t, socket, wire.SchedCreate, wire.Sched{Enclave: "f", CPUs: first, RunnableTimeoutUS: odd}, &r), "runnable timeout")
+	}
 	require.NoError(t, give(t, socket, wire.SchedPolicy, wire.Sched{Enclave: "e", Policy: "sol"}, &r))
 	require.Equal(t, "sol", r.Policy)
 	require.Positive(t, r.BlackoutUS)

@@ -65,9 +65,6 @@ func Explain(cmd *cobra.Command) {
 		if err != nil {
 			return Errorf("%w; usage: %s", err, at.UseLine())
 		}
-		if err := at.ValidateRequiredFlags(); err != nil {
-			return Errorf("%w; see %s --help", err, at.CommandPath())
-		}
 		return nil
 	}
 }

@@ -22,7 +22,7 @@ func TestExitCodes(t *testing.T) {
 		{[]string{"sub", "--bogus"}, ExitWrong, "see top sub --help"},
 		{[]string{"sub", "--number", "x"}, ExitWrong, "see top sub --help"},
 		{[]string{"--bogus"}, ExitWrong, "see top --help"},
-		{[]string{"need"}, ExitWrong, "see top need --help"},
+		{[]string{"need"}, ExitWrong, "usage: top need"},
 		{[]string{"need", "--it", "1"}, 0, ""},
 		{[]string{"fail"}, ExitFailed, "broken"},
 		{[]string{"refuse"}, ExitWrong, "broken"},
