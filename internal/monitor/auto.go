@@ -148,7 +148,7 @@ func (s *switcher) sample() auto.Sample {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := auto.Sample{
-		Mode: s.c.Mode(), Switching: s.c.Step() != protocol.Idle, To: s.c.To(),
+		Mode: s.c.Mode(), Switching: s.returning || s.c.Step() != protocol.Idle, To: s.c.To(),
 		Pinned: s.decided(), Claims: s.waiters > 0 && s.c.Mode() == protocol.Server,
 	}
 	if s.queue != nil {

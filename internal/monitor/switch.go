@@ -32,6 +32,8 @@ type switcher struct {
 	// +checklocks:mu
 	c *protocol.Coordinator
 	// +checklocks:mu
+	returning bool // the instance was another monitor's, and resume is still to come
+	// +checklocks:mu
 	queue directQueue // nil without one
 	// +checklocks:mu
 	ports *scope.Ports // that the present switch is to have in direct mode; nil: all
@@ -185,6 +187,9 @@ func (s *switcher) begin(to protocol.Mode, ports *scope.Ports, policy bool) (*sw
 	if policy && s.decided() {
 		return nil, fmt.Errorf("switch %q to %v: an operator has decided on its mode: %w", s.i.name, to, unix.EPERM)
 	}
+	if s.returning {
+		return nil, fmt.Errorf("switch %q to %v: %w", s.i.name, to, errReturning)
+	}
 	if to == protocol.Direct && s.limited() {
 		return nil, fmt.Errorf("switch %q to direct: %w", s.i.name, errLimited)
 	}
@@ -220,10 +225,16 @@ func (s *switcher) limited() bool {
 	return s.i.rate > 0
 }
 
+// errReturning: in which mode the instance is, is not known yet.
+var errReturning = fmt.Errorf("it has just come back from the monitor before; try again: %w", unix.EBUSY)
+
 // setLimit calls set, unless that limits an instance which is in direct mode or on its way.
 func (s *switcher) setLimit(limits bool, set func()) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if limits && s.returning {
+		return fmt.Errorf("limit %q: %w", s.i.name, errReturning)
+	}
 	mode := s.c.Mode()
 	if s.c.Step() != protocol.Idle && s.c.To() == protocol.Direct {
 		mode = protocol.Direct
@@ -254,6 +265,8 @@ func (s *switcher) queueLost() {
 func (s *switcher) resume(back *wire.Rejoin) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.returning = false
+	defer s.m.switches.changed() // orders may wait for that
 	if f, err := s.m.fabric(); err == nil {
 		s.queue = f.QueueOf(uint32(s.i.id))
 	}

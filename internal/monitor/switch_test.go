@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -347,6 +348,33 @@ func TestSwitchAndLimit(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, r.Reason)
 	require.ErrorContains(t, limit(1000), "in direct mode")
+}
+
+// TestSwitchReturning: while it is not known in which mode an instance is that has come
+// back from the monitor before, it is neither switched nor limited. Else the order's
+// switch would be forgotten when it is known, and who gave it would wait for ever.
+func TestSwitchReturning(t *testing.T) {
+	m := &Monitor{opts: Options{fabric: newFakeFabric(0), Logger: slog.New(slog.DiscardHandler)}}
+	s := newSwitcher(m, &instance{id: 1, name: "one"})
+	s.i.sw, s.returning = s, true
+	defer s.gone()
+	_, err := s.begin(protocol.Direct, nil, false)
+	require.ErrorIs(t, err, unix.EBUSY)
+	require.ErrorIs(t, s.setLimit(true, func() { require.Fail(t, "it may be in direct mode") }), unix.EBUSY)
+	require.True(t, s.sample().Switching)
+	changed := m.switches.next()
+	s.resume(&wire.Rejoin{})
+	<-changed // orders that wait try again
+	require.False(t, s.sample().Switching)
+	r, err := s.begin(protocol.Direct, nil, false)
+	require.NoError(t, err)
+	select {
+	case <-r.done:
+		require.True(t, r.result.NoQueue)
+	case <-time.After(30 * time.Second):
+		require.Fail(t, "the switch does not end")
+	}
+	require.NoError(t, s.setLimit(true, func() {}))
 }
 
 // TestSwitchWithoutSteering says what is needed.

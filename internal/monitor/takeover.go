@@ -181,7 +181,9 @@ func (m *Monitor) awaitView(ctx context.Context) (*table.View, *brought) {
 func (m *Monitor) resume(ctx context.Context, r record, within time.Duration, answered chan<- struct{}) {
 	i := &instance{id: portmap.Instance(r.ID), name: r.Name, peer: r.Peer, shared: r.Shared, prefixes: r.Prefixes, mask: r.Mask, rate: r.Rate, weight: r.Weight, priority: r.Priority, since: r.Since, wasPinned: r.Pinned}
 	in, err := m.callBack(ctx, i, within)
-	if err != nil {
+	if err == nil {
+		i.sw.resume(&i.back)
+	} else {
 		m.lapse(i.id)
 	}
 	answered <- struct{}{}
@@ -192,7 +194,6 @@ func (m *Monitor) resume(ctx context.Context, r record, within time.Duration, an
 	}
 	defer i.conn.Close()
 	defer m.leave(i)
-	i.sw.resume(&i.back)
 	m.resumed.Go(func() { m.rejoinEnclave(ctx, i) })
 	m.opts.Logger.Info("instance came back", "id", i.id, "name", i.name, "pid", i.peer.PID)
 	if err := m.serveRequests(ctx, i, in); !ended(err) {
@@ -239,6 +240,7 @@ func (m *Monitor) callBack(ctx context.Context, i *instance, within time.Duratio
 	}
 	i.rings = [ipc.FilesPerEnd]int(rings.Files)
 	i.sw, i.back = newSwitcher(m, i), back
+	i.sw.returning = true // nobody else has it yet
 	i.sw.pinned.Store(i.wasPinned)
 	if err := m.rejoin(i, back.Holds); err != nil {
 		closeAll(i.rings[:])
