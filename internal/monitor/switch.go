@@ -13,6 +13,7 @@ import (
 	"junction/direct/steer"
 	"junction/direct/steer/scope"
 	"junction/internal/monitor/wire"
+	"junction/ipc/control"
 	"junction/portmap/table"
 	"junction/switch/protocol"
 )
@@ -150,6 +151,7 @@ func (s *switcher) report(a protocol.Action) {
 func (s *switcher) received(w wire.Switch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	w.Reason = control.Printable(w.Reason) // operators get it
 	s.at("received " + w.Message.String())
 	if w.Report != nil && s.run != nil && w.Epoch == s.c.Epoch() {
 		s.run.result.SwitchReport = *w.Report

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -348,6 +349,24 @@ func TestSwitchAndLimit(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, r.Reason)
 	require.ErrorContains(t, limit(1000), "in direct mode")
+}
+
+// TestSwitchReasonIsText: what an instance gives as a reason is no order to the terminal of
+// who asked for the switch, and of a bounded length.
+func TestSwitchReasonIsText(t *testing.T) {
+	f := newFakeFabric(1)
+	socket := startWith(t, "well", func(o *Options) { o.fabric = f })
+	i := join(t, socket, "one")
+	held := make(chan client.Switch, 8)
+	defer answersBut(i, held, protocol.Prepare)()
+	go func() {
+		s := <-held
+		_ = i.SendSwitch(wire.Switch{Message: protocol.Message{Kind: protocol.Refused, Epoch: s.Epoch, Reason: "no\x1b]0;\x07" + strings.Repeat("x", 1<<20)}})
+	}()
+	r, err := orderSwitch(t, socket, i.Lease().ID, protocol.Direct, false)
+	require.NoError(t, err)
+	require.Equal(t, "no\ufffd]0;\ufffdx", r.Reason[:len("no\ufffd]0;\ufffdx")])
+	require.Less(t, len(r.Reason), 2*control.MaxText)
 }
 
 // TestSwitchReturning: while it is not known in which mode an instance is that has come

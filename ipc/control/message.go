@@ -105,8 +105,19 @@ func (Rings) Type() uint16 { return TypeRings }
 // Type implements Message.
 func (r Raw) Type() uint16 { return r.Kind }
 
-// Error implements error.
-func (e *Error) Error() string { return e.Text }
+// Error implements error. It is Printable.
+func (e *Error) Error() string { return Printable(e.Text) }
+
+// Printable is a peer's text, at most MaxText bytes of it, for a log or a terminal:
+// what that would take for orders is replaced, all but line ends.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && unprintable(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, text[:min(len(text), MaxText)])
+}
 
 func (Hello) files() (int, int)  { return 0, 0 }
 func (*Error) files() (int, int) { return 0, 0 }

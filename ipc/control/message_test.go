@@ -91,3 +91,10 @@ func FuzzDecode(f *testing.F) {
 		require.Equal(t, b, again)
 	})
 }
+
+// What a peer says goes to logs and terminals as text.
+func TestErrorIsPrintable(t *testing.T) {
+	require.Equal(t, "one\ntwo, \ufffd[2J\ufffd \u00e4", (&Error{Text: "one\ntwo, \x1b[2J\u009b \u00e4"}).Error())
+	require.Equal(t, "\ufffd", Printable("\xff"))
+	require.Len(t, Printable(strings.Repeat("x", MaxText+1)), MaxText)
+}

@@ -13,6 +13,9 @@ import (
 const (
 	maxChunk = control.MaxMessage - 64
 	maxValue = 16 << 20
+	// unfinished is what a value counts for, beside its bytes, while it is not whole:
+	// there may be many.
+	unfinished = 4 << 10
 )
 
 // First byte of a message: whether more of the value follows.
@@ -79,13 +82,16 @@ func (r *Receiver) add(id uint32, b []byte) (whole []byte, done bool, err error)
 	if b[0] == last && !begun {
 		return b[1:], true, nil
 	}
+	if !begun {
+		r.size += unfinished
+	}
 	if r.size += len(b) - 1; r.size > maxValue {
 		return nil, false, fmt.Errorf("%w: values of more than %d bytes", control.ErrProtocol, maxValue)
 	}
 	whole = append(whole, b[1:]...)
 	if b[0] == last {
 		delete(r.partial, id)
-		r.size -= len(whole)
+		r.size -= len(whole) + unfinished
 		return whole, true, nil
 	}
 	if r.partial == nil {
