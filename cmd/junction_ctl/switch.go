@@ -209,6 +209,10 @@ func writeSwitch(w io.Writer, r *wire.SwitchResult) {
 	if r.Reason != "" {
 		return // the error says all
 	}
+	if r.From == r.Mode && !r.ViaServer {
+		fmt.Fprintf(w, "%d\t%s\tis in %s mode already\n", r.ID, r.Name, modeText(r.Mode.String(), r.Ports))
+		return
+	}
 	via := ""
 	if r.ViaServer {
 		via = ", by way of server mode"

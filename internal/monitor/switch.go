@@ -137,14 +137,18 @@ func (s *switcher) report(a protocol.Action) {
 	r.result.Mode, r.result.Reason, r.result.NoQueue = a.Mode, a.Reason, s.noQueue
 	r.result.TotalUS = micros(time.Since(r.begun))
 	r.result.Ports = s.directPorts(a.Mode)
-	s.last, s.run = &r.result, nil
+	s.run = nil
+	defer close(r.done)
+	if r.result.From == r.result.To && a.Reason == "" {
+		return // it was in that mode: the last switch is still the last one
+	}
+	s.last = &r.result
 	log := s.m.opts.Logger.With("id", s.i.id, "name", s.i.name, "from", r.result.From, "to", r.result.To, "mode", a.Mode)
 	if a.Reason != "" {
 		log.Warn("mode switch rolled back", "reason", a.Reason)
 	} else {
 		log.Info("mode switched", "blackout_us", r.result.BlackoutUS, "lost", r.result.Lost)
 	}
-	close(r.done)
 }
 
 // received takes an instance's message.

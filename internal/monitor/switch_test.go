@@ -185,6 +185,11 @@ func TestSwitchQueues(t *testing.T) {
 	require.Equal(t, 1, queues)
 	require.True(t, steered)
 	require.Equal(t, "direct", mustAsk[Status](t, socket, "status").Instances[0].Mode)
+	again, err := orderSwitch(t, socket, a, protocol.Direct, false)
+	require.NoError(t, err)
+	require.Empty(t, again.Reason)
+	require.Equal(t, protocol.Direct, again.Mode)
+	require.Equal(t, &r, mustAsk[Status](t, socket, "status").Instances[0].LastSwitch, "what was not needed is no switch")
 
 	r, err = orderSwitch(t, socket, b, protocol.Direct, false)
 	require.NoError(t, err)
