@@ -70,6 +70,8 @@ type Actuator struct {
 	// +checklocks:mu
 	changed []*member // carryOut's
 	// +checklocks:mu
+	pushed pushed // carryOut's
+	// +checklocks:mu
 	checked int // the last thread whose scheduling was compared
 	// +checklocks:mu
 	closed bool

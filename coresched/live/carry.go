@@ -39,7 +39,9 @@ func (a *Actuator) carryOut() {
 				continue
 			}
 			a.carry(m, x)
+			a.pushed.note(m, x)
 		}
+		a.clearCores()
 		a.changed = changed
 		for _, m := range changed {
 			a.heedOutside(m)

@@ -9,7 +9,8 @@ import (
 // An instance that uses less than little of the CPU in a yieldTime, while it wants a
 // core and has none, takes nothing from others that would be worth a change of all
 // its threads. It is denied only if that lasts for patience times as long: its
-// descendants may compute, which is not looked at.
+// descendants may compute, which is not looked at. One whose core was taken is denied
+// after the first yieldTime.
 const (
 	little   = yieldTime / 10
 	patience = 4
@@ -22,13 +23,17 @@ type shortage struct {
 	looks int
 }
 
-// begin is for its begin, or, if it does not last, its end. It tells whether it has
-// just begun.
-func (s *shortage) begin(lasts bool, used func() time.Duration) bool {
+// begin is for its begin, or, if it does not last, its end; had is how many cores
+// the instance had before. It tells whether it has just begun.
+func (s *shortage) begin(lasts bool, had int, used func() time.Duration) bool {
 	if s.lasts == lasts {
 		return false
 	}
-	if *s = (shortage{lasts: lasts}); lasts {
+	switch *s = (shortage{lasts: lasts}); {
+	case !lasts:
+	case had > 0:
+		s.looks = patience - 1
+	default:
 		s.used = used()
 	}
 	return lasts

@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestShortage: who computes without a core is denied at the next look, who does not
-// after some more, and who gets one or wants none begins anew.
+// TestShortage: who computes without a core, or had one, is denied at the next look,
+// who does not after some more, and who gets one or wants none begins anew.
 func TestShortage(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var s shortage
@@ -21,11 +21,15 @@ func TestShortage(t *testing.T) {
 			clock += time.Duration(rapid.Int64Range(0, int64(2*little)).Draw(t, "computes"))
 			if rapid.Bool().Draw(t, "changes") {
 				now := rapid.Bool().Draw(t, "lacks a core")
-				if began := s.begin(now, func() time.Duration { return clock }); began != (now && !lasts) {
+				had := rapid.IntRange(0, 2).Draw(t, "cores before")
+				if began := s.begin(now, had, func() time.Duration { return clock }); began != (now && !lasts) {
 					t.Fatalf("begins: %v", began)
 				}
 				if now && !lasts {
 					looks, seen = 0, clock
+					if had > 0 {
+						looks = patience
+					}
 				}
 				lasts = now
 				continue

@@ -144,7 +144,8 @@ func (a *Actuator) grant(i *inst) {
 		i.grants++
 	}
 	a.applyHost(i)
-	lacks := i.shortage.begin(i.adopted && i.deniable(), func() time.Duration { return cpuTime(i.PID) })
+	lacks := i.shortage.begin(i.adopted && i.deniable(), i.had, func() time.Duration { return cpuTime(i.PID) })
+	i.had = has
 	if i.adopted && less || lacks {
 		i.timer.Reset(yieldTime)
 	}

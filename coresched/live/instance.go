@@ -76,6 +76,7 @@ type inst struct {
 	kthreads []*kthread
 	want     int
 	granted  int // what it was told last
+	had      int // cores, then
 	adopted  bool
 	shortage shortage
 	denied   bool // without a core for too long
