@@ -240,15 +240,20 @@ func (x *faults) keepsNoMore(than [2]int) {
 func (x *faults) each(f func(to protocol.Mode, place string)) {
 	for _, to := range []protocol.Mode{protocol.Direct, protocol.Server} {
 		for _, place := range places[to] {
-			if !x.t.Run(fmt.Sprintf("to %v/%s", to, place), func(t *testing.T) {
-				outer := x.t
-				x.t = t
-				defer func() { x.t = outer }()
-				f(to, place)
-			}) {
-				x.t.FailNow()
-			}
+			x.sub(fmt.Sprintf("to %v/%s", to, place), func() { f(to, place) })
 		}
+	}
+}
+
+// sub runs f as a subtest, without which the others make no sense.
+func (x *faults) sub(name string, f func()) {
+	outer := x.t
+	if !outer.Run(name, func(t *testing.T) {
+		x.t = t
+		defer func() { x.t = outer }()
+		f()
+	}) {
+		outer.FailNow()
 	}
 }
 
@@ -363,6 +368,12 @@ func (x *faults) inStep(name string, to protocol.Mode, step string) {
 func (x *faults) halt(pid int) {
 	x.t.Helper()
 	require.NoError(x.t, syscall.Kill(pid, syscall.SIGSTOP))
+	x.halted(pid)
+}
+
+// halted waits until all threads of a process have stopped.
+func (x *faults) halted(pid int) {
+	x.t.Helper()
 	require.Eventually(x.t, func() bool {
 		tasks, err := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*"))
 		return err == nil && !slices.ContainsFunc(tasks, func(dir string) bool {
@@ -391,17 +402,9 @@ func TestSwitchInstanceKilledAtEachStep(t *testing.T) {
 		kept := x.kept()
 		x.each(func(to protocol.Mode, place string) {
 			x.from(to)
-			i := x.startNamed("victim", guest, "tcpecho", ":7")
-			i.await("ready")
-			id := x.idOf("victim")
-			if to == protocol.Server {
-				x.rig.switchTo("victim", "direct")
-			}
-			require.NoError(x.t, x.dialEcho(netip.AddrPortFrom(addr4, 7), "hello"))
-			held := heldBy(x.t, i.cmd.Process.Pid)
-			require.NotEmpty(x.t, held.memfds)
+			i, held := x.startVictim(to)
 			x.stopAt(place)
-			done := x.order(id, to)
+			done := x.order(x.idOf("victim"), to)
 			x.steps.await()
 			if strings.HasPrefix(place, "send") {
 				x.unread("victim", to, place, i.cmd.Process.Pid)
@@ -410,14 +413,34 @@ func TestSwitchInstanceKilledAtEachStep(t *testing.T) {
 			x.release()
 			o := x.await(done)
 			require.True(x.t, o.err != nil || o.result.Reason == "the instance ended" || !before(to, place, "received finished"), "%+v", o)
-			held.requireGone(x.t)
-			require.Eventually(x.t, func() bool { mode, _ := x.modeOf("victim"); return mode == "" }, readyTimeout, time.Millisecond)
-			require.NotContains(x.t, x.portOwners(), "tcp/198.18.0.2:7")
+			x.victimGone(held)
 			x.ends(1 - to)
 		})
 		x.from(protocol.Direct)
 		x.keepsNoMore(kept)
 	})
+}
+
+// startVictim starts an instance that is in the mode from which a switch goes.
+func (x *faults) startVictim(to protocol.Mode) (*instance, holding) {
+	x.t.Helper()
+	i := x.startNamed("victim", guest, "tcpecho", ":7")
+	i.await("ready")
+	if to == protocol.Server {
+		x.rig.switchTo("victim", "direct")
+	}
+	require.NoError(x.t, x.dialEcho(netip.AddrPortFrom(addr4, 7), "hello"))
+	held := heldBy(x.t, i.cmd.Process.Pid)
+	require.NotEmpty(x.t, held.memfds)
+	return i, held
+}
+
+// victimGone waits until nothing of it is left.
+func (x *faults) victimGone(held holding) {
+	x.t.Helper()
+	held.requireGone(x.t)
+	require.Eventually(x.t, func() bool { mode, _ := x.modeOf("victim"); return mode == "" }, readyTimeout, time.Millisecond)
+	require.NotContains(x.t, x.portOwners(), "tcp/198.18.0.2:7")
 }
 
 // TestSwitchStoppedAtEachStep stops the instance there, then the monitor, and lets
