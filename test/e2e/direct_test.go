@@ -27,16 +27,9 @@ func TestBeginDirect(t *testing.T) {
 		begin := func(name string, more ...string) *instance {
 			return r.start(append([]string{"--mode", "direct", "--name", name}, more...), guest, "tcpecho", ":7")
 		}
-		inMode := func(name, mode, switching string) {
-			t.Helper()
-			require.Eventually(t, func() bool {
-				m, s := r.modeOf(name)
-				return m == mode && s == switching
-			}, readyTimeout, time.Millisecond)
-		}
 		first := begin("first")
 		first.await("ready")
-		inMode("first", "direct", "")
+		r.inMode("first", "direct", "")
 		r.awaitPort(first, netip.AddrPortFrom(addr4, 7))
 
 		second := begin("second")
@@ -46,20 +39,19 @@ func TestBeginDirect(t *testing.T) {
 		require.Contains(t, second.stderr.String(), "--wait")
 		require.Empty(t, second.stdout.String(), "the program has run")
 
-		const waits = "to direct: waits for a queue"
 		interrupted := begin("interrupted", "--wait")
-		inMode("interrupted", "server", waits)
+		r.inMode("interrupted", "server", waits)
 		interrupted.signal(syscall.SIGINT)
 		require.Equal(t, 130, interrupted.exit())
-		inMode("interrupted", "", "")
+		r.inMode("interrupted", "", "")
 
 		third := begin("third", "--wait", "--ip", "198.18.0.130")
-		inMode("third", "server", waits)
+		r.inMode("third", "server", waits)
 		require.Empty(t, third.stdout.String(), "the program has run")
 		first.terminate(143)
 		require.Equal(t, "direct", first.checkStats().Mode)
 		third.await("ready")
-		inMode("third", "direct", "")
+		r.inMode("third", "direct", "")
 		addr := netip.MustParseAddrPort("198.18.0.130:7")
 		r.awaitPort(third, addr)
 		r.switchTo("third", "server")
@@ -68,6 +60,41 @@ func TestBeginDirect(t *testing.T) {
 		third.checkStats()
 		require.Zero(t, r.directQueues())
 	})
+}
+
+const waits = "to direct: waits for a queue"
+
+// inMode waits until an instance is in a mode, and in a step of a switch, or in none.
+func (r *rig) inMode(name, mode, switching string) {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool {
+		m, s := r.modeOf(name)
+		return m == mode && s == switching
+	}, readyTimeout, time.Millisecond)
+}
+
+// TestSwitchWaitGivenUp: who waits for a queue and is interrupted, or killed, waits no
+// more: the next queue is not for that instance.
+func TestSwitchWaitGivenUp(t *testing.T) {
+	r := fewQueues(t, engines[0], "--direct-queues", "1")
+	for _, name := range []string{"has", "waits"} {
+		i := r.startNamed(name, guest, "signals")
+		i.await("ready")
+	}
+	r.switchTo("has", "direct")
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		order := r.beginSwitch("waits", "direct", "--wait")
+		r.inMode("waits", "server", waits)
+		order.signal(sig)
+		require.NotZero(t, order.exit())
+		require.Empty(t, order.stdout.String())
+		r.inMode("waits", "server", "")
+	}
+	r.switchTo("has", "server")
+	r.inMode("waits", "server", "")
+	require.Zero(t, r.directQueues())
+	r.switchTo("has", "direct")
+	r.inMode("waits", "server", "")
 }
 
 // autoStatus is what junction_ctl tells of the policy.
@@ -92,19 +119,12 @@ func TestAuto(t *testing.T) {
 		redis, addr := r.startServer(t, "redis", "--name", "redis")
 		calm := r.startNamed("calm", guest, "tcpecho", ":7")
 		calm.await("ready")
-		inMode := func(mode string) {
-			t.Helper()
-			require.Eventually(t, func() bool {
-				m, s := r.modeOf("redis")
-				return m == mode && s == ""
-			}, readyTimeout, 10*time.Millisecond)
-		}
 		replies, stop := r.load(t, addr, 8)
-		inMode("direct")
+		r.inMode("redis", "direct", "")
 		count := replies.Load()
 		require.Eventually(t, func() bool { return replies.Load() > count+100 }, readyTimeout, time.Millisecond)
 		stop()
-		inMode("server")
+		r.inMode("redis", "server", "")
 		var s struct {
 			Auto autoStatus `json:"auto"`
 		}
@@ -128,7 +148,7 @@ func TestAuto(t *testing.T) {
 		require.True(t, s.Auto.On)
 		require.Equal(t, 200.0, s.Auto.RatePPS)
 		require.Equal(t, 1, s.Auto.Pinned)
-		inMode("direct")
+		r.inMode("redis", "direct", "")
 		var i struct {
 			Pinned bool `json:"pinned"`
 		}

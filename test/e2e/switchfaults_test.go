@@ -480,6 +480,83 @@ func TestSwitchStoppedAtEachStep(t *testing.T) {
 	})
 }
 
+// needed is up to which place a switch that goes somewhere needs the network server, and
+// the steps in which it waits for it, with the places from which on that is so.
+var needed = map[protocol.Mode]struct {
+	until string
+	waits [][2]string
+}{
+	protocol.Direct: {"received moved", [][2]string{{"make", "align"}, {"received aligned", "move"}}},
+	protocol.Server: {"received prepared", [][2]string{{"send prepare", "prepare"}}},
+}
+
+// TestSwitchServerStoppedAtEachStep stops the network server there, and lets it go on when
+// the switch waits for it, or has ended: it needs it for marks only.
+func TestSwitchServerStoppedAtEachStep(t *testing.T) {
+	withFaults(t, func(x *faults) {
+		done, rolledBack := 0, 0
+		x.each(func(to protocol.Mode, place string) {
+			x.from(to)
+			server := x.rig.status().Server.PID
+			x.stopAt(place)
+			ordered := x.order(x.redis, to)
+			x.steps.await()
+			x.halt(server)
+			x.release()
+			if before(to, place, needed[to].until) {
+				step := ""
+				for _, w := range needed[to].waits {
+					if !before(to, place, w[0]) {
+						step = w[1]
+					}
+				}
+				x.inStep("redis", to, step)
+			} else {
+				ordered = x.answered(ordered)
+			}
+			_ = syscall.Kill(server, syscall.SIGCONT) // unless it has been replaced
+			o := x.await(ordered)
+			require.NoError(x.t, o.err)
+			require.Equal(x.t, o.result.Mode == to, o.result.Reason == "")
+			if o.result.Reason == "" {
+				done++
+			} else { // the machine has too much to do
+				rolledBack++
+				x.t.Log("rolled back:", o.result.Reason)
+			}
+			x.ends(o.result.Mode)
+		})
+		require.Less(t, rolledBack, done, "most go on")
+	})
+}
+
+// answered waits for an order's result, which is returned once more.
+func (x *faults) answered(done <-chan order) <-chan order {
+	x.t.Helper()
+	again := make(chan order, 1)
+	again <- x.await(done)
+	return again
+}
+
+// TestSwitchOrdererGone: an order whose sender is interrupted, or killed, is carried out.
+func TestSwitchOrdererGone(t *testing.T) {
+	withFaults(t, func(x *faults) {
+		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+			for _, to := range []protocol.Mode{protocol.Direct, protocol.Server} {
+				x.from(to)
+				x.stopAt("received prepared")
+				order := x.beginSwitch("redis", to.String())
+				x.steps.await()
+				order.signal(sig)
+				require.NotZero(t, order.exit())
+				x.release()
+				x.settled("redis")
+				x.ends(to)
+			}
+		}
+	})
+}
+
 // instancePID is an instance's process.
 func (r *rig) instancePID(name string) int {
 	r.t.Helper()
@@ -537,20 +614,23 @@ func TestSwitchPeersLate(t *testing.T) {
 				x.ends(stays)
 			}
 		}
-		for _, place := range []string{"mark 1 by server", "mark 2 by server"} {
-			x.from(protocol.Direct)
+		for _, late := range []struct {
+			to    protocol.Mode
+			place string
+		}{{protocol.Direct, "mark 1 by server"}, {protocol.Direct, "mark 2 by server"}, {protocol.Server, "mark 0 by server"}} {
+			x.from(late.to)
 			server := x.rig.status().Server.PID
-			x.stopAt(place)
-			done := x.order(x.redis, protocol.Direct)
+			x.stopAt(late.place)
+			done := x.order(x.redis, late.to)
 			x.steps.await()
 			x.halt(server)
 			x.release()
 			o := x.await(done)
 			require.NoError(t, o.err)
-			require.NotEmpty(t, o.result.Reason, place)
-			require.Equal(t, protocol.Server, o.result.Mode)
+			require.NotEmpty(t, o.result.Reason, late.place)
+			require.Equal(t, 1-late.to, o.result.Mode)
 			_ = syscall.Kill(server, syscall.SIGCONT) // unless it has been replaced
-			x.ends(protocol.Server)
+			x.ends(1 - late.to)
 		}
 	})
 }
