@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/netip"
 	"syscall"
 	"testing"
@@ -77,9 +78,10 @@ func (r *rig) inMode(name, mode, switching string) {
 // more: the next queue is not for that instance.
 func TestSwitchWaitGivenUp(t *testing.T) {
 	r := fewQueues(t, engines[0], "--direct-queues", "1")
-	for _, name := range []string{"has", "waits"} {
-		i := r.startNamed(name, guest, "signals")
+	for n, name := range []string{"has", "waits"} {
+		i := r.startNamed(name, guest, "tcpecho", fmt.Sprint(":", 7+n))
 		i.await("ready")
+		require.NoError(t, r.dialEcho(netip.AddrPortFrom(addr4, uint16(7+n)), "hello"))
 	}
 	r.switchTo("has", "direct")
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
