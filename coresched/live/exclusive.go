@@ -10,7 +10,8 @@ import (
 // policy are to be as they were, with all cores, and so then are all others.
 
 // Keep keeps the cores of an enclave for its threads alone. Those of the kernel
-// itself stay, and are counted in its status.
+// itself stay, and are counted in its status. Threads of it that are in other cpusets
+// leave it.
 func (a *Actuator) Keep(name string) error {
 	a.mu.Lock()
 	n := a.enclaves[name]
@@ -71,22 +72,35 @@ func (a *Actuator) keepsLess() {
 	}
 }
 
-// gather moves all of an enclave's threads to its cores.
+// gather moves all of an enclave's threads to its cores. Those that are in other
+// cpusets by now leave it.
 // +checklocks:a.mu
 func (a *Actuator) gather(n *enclave) error {
 	cpus := n.e.CPUs()
-	put := func(tid int) error { return a.keeper.put(tid, &cpus) }
 	var errs []error
 	for tid, m := range a.threads {
-		if m.enclave == n {
-			errs = append(errs, put(tid))
+		if m.enclave != n {
+			continue
 		}
+		err := a.keeper.put(tid, &cpus)
+		if errors.Is(err, ErrRefused) {
+			a.letGo(m, err.Error())
+			continue
+		}
+		errs = append(errs, err)
 	}
 	for i := range a.instances.all {
-		if i.enclave == n {
-			errs = append(errs, a.collect(i))
+		if i.enclave != n {
+			continue
 		}
+		if err := a.keeper.put(i.PID, &cpus); errors.Is(err, ErrRefused) {
+			a.opts.Logger.Warn("instance leaves its enclave", "instance", i.Name, "reason", err)
+			a.leave(i)
+			continue
+		}
+		errs = append(errs, a.collect(i))
 	}
+	a.carryOut()
 	return errors.Join(errs...)
 }
 
@@ -157,14 +171,22 @@ func (a *Actuator) dismiss(tid int) error {
 	return a.keeper.aside(tid)
 }
 
-// collect moves an instance's threads to cores that are kept.
+// collect moves an instance's threads to cores that are kept. Those of its children
+// that are in other cpusets stay there.
 // +checklocks:a.mu
 func (a *Actuator) collect(i *inst) error {
 	if !i.enclave.held {
 		return nil
 	}
 	cpus := i.enclave.e.CPUs()
-	return eachThread(i.PID, i.started, func(tid int) error { return a.keeper.put(tid, &cpus) })
+	return eachThread(i.PID, i.started, func(tid int) error {
+		err := a.keeper.put(tid, &cpus)
+		if errors.Is(err, ErrRefused) {
+			a.opts.Logger.Warn("thread stays off exclusive cores", "instance", i.Name, "reason", err)
+			return nil
+		}
+		return err
+	})
 }
 
 // scatter moves them off.

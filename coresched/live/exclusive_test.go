@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -150,10 +151,14 @@ func confinedWorkers(t *testing.T, dir string) []int {
 	tids := startWorkers(t)
 	s, err := readStat(tids[0])
 	require.NoError(t, err)
-	for tid := range threadsInProc(t, s.tgid) {
-		require.NoError(t, move(tid, dir))
-	}
+	confine(t, s.tgid, dir)
 	return tids
+}
+
+// confine moves a process to a cpuset, with the threads that it makes meanwhile.
+func confine(t *testing.T, pid int, dir string) {
+	who := identityOf(pid)
+	require.NoError(t, eachThread(pid, who.Started, func(tid int) error { return move(tid, dir) }))
 }
 
 func newExclusive(t *testing.T, dir string) *Actuator {
@@ -208,6 +213,55 @@ func TestExclusive(t *testing.T) {
 	progress(t, tids)
 }
 
+// TestMovedMeanwhile: who was moved to another cpuset while the cores were everybody's
+// is left there when they are kept again, and leaves the enclave.
+func TestMovedMeanwhile(t *testing.T) {
+	dir, cores := testCpuset(t)
+	mine, theirs := split(cores)
+	tids, f := confinedWorkers(t, dir), startInstance(t)
+	confine(t, f.pid, dir)
+	before := originals(t, tids)
+	a := newExclusive(t, dir)
+	require.NoError(t, a.Create("e", mine, 0))
+	require.NoError(t, a.Keep("e"))
+	require.NoError(t, a.Push("e", tids))
+	_, err := a.SetPolicy("e", "ias", nil)
+	require.NoError(t, err)
+	require.NoError(t, f.join(t, a, "e", InstanceOptions{Name: "i", Kthreads: 1}))
+	h, err := findHome(dir)
+	require.NoError(t, err)
+	in := func(tid int) string {
+		set, err := cpusetOf(tid)
+		require.NoError(t, err)
+		return set
+	}
+	require.NotEqual(t, h.path, in(tids[0]))
+	require.NoError(t, unix.Kill(enclaveOf(t, a, "e").PID, unix.SIGKILL))
+	asBefore(t, tids, before) // in the home, which is whole
+	other := filepath.Join(dir, "other")
+	require.NoError(t, h.ensureSet(other, theirs, false))
+	for _, tid := range append(f.tids, tids[0]) {
+		require.NoError(t, move(tid, other))
+	}
+	_, err = a.SetPolicy("e", "ias", nil)
+	require.NoError(t, err)
+	require.True(t, enclaveOf(t, a, "e").Held)
+	require.Len(t, a.Threads(), len(tids)-1)
+	require.Empty(t, a.Instances())
+	f.leave(t) // its page
+	require.NotEqual(t, h.path, in(tids[1]))
+	moved := path.Join(h.path, "other")
+	require.Equal(t, moved, in(tids[0]))
+	require.NoError(t, a.Destroy("e"))
+	asBefore(t, tids[1:], before[1:])
+	for _, tid := range append(f.tids, tids[0]) {
+		require.Equal(t, moved, in(tid))
+		got, err := affinity(tid)
+		require.NoError(t, err)
+		require.Equal(t, theirs, got)
+	}
+}
+
 // A thread that was pushed into an ordinary enclave while another one is exclusive
 // gets back the cores that it had before either.
 func TestExclusiveBesideOrdinary(t *testing.T) {
@@ -238,9 +292,7 @@ func TestExclusiveInstance(t *testing.T) {
 	dir, cores := testCpuset(t)
 	mine, _ := split(cores)
 	a, f := newExclusive(t, dir), startInstance(t)
-	for _, tid := range f.tids {
-		require.NoError(t, move(tid, dir))
-	}
+	confine(t, f.pid, dir)
 	require.NoError(t, a.Create("e", mine, 0))
 	require.NoError(t, a.Keep("e"))
 	_, err := a.SetPolicy("e", "ias", nil)

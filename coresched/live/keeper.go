@@ -206,11 +206,27 @@ func (k *keeper) tidy() error {
 	return err
 }
 
-// put moves a thread to cores that are kept.
+// put moves a thread to cores that are kept. One that somebody has moved to another
+// cpuset stays there: ErrRefused.
 func (k *keeper) put(tid int, cpus *cs.CPUSet) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	in, err := cpusetOf(tid)
+	if err != nil {
+		return nil // it has ended
+	}
+	if err := k.mine(tid, in); err != nil {
+		return err
+	}
 	return move(tid, k.setOf(cpus))
+}
+
+// mine refuses a thread that is no task of the home.
+func (k *keeper) mine(tid int, in string) error {
+	if in == k.path || k.ours(in) {
+		return nil
+	}
+	return fmt.Errorf("%w: %d is in cpuset %s; exclusive cores are for tasks of %s", ErrRefused, tid, in, k.path)
 }
 
 // aside moves a thread from cores that are kept to all the others.
@@ -234,11 +250,12 @@ func (k *keeper) unconfined(tid int, must bool, f func() error) error {
 	if err != nil {
 		return fmt.Errorf("%w: %d", ErrThread, tid)
 	}
-	ours := k.ours(in)
-	if must && !ours && in != k.path {
-		return fmt.Errorf("%w: %d is in cpuset %s; exclusive cores are for tasks of %s", ErrRefused, tid, in, k.path)
+	if must {
+		if err := k.mine(tid, in); err != nil {
+			return err
+		}
 	}
-	if !ours {
+	if !k.ours(in) {
 		return f()
 	}
 	k.mu.Lock()
