@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"junction/coresched/policies"
+	"junction/coresched/sim"
 	"junction/internal/bench"
 	"junction/internal/bench/schedsim"
 	"junction/internal/usage"
@@ -70,6 +73,11 @@ func sweep(cmd *cobra.Command, o schedsim.Options, out outputs) error {
 		return usage.Errorf("--requests %d --cores %d: accepted: 1 or more", o.Requests, o.Cores)
 	}
 	r, err := schedsim.Sweep(cmd.Context(), o)
+	for _, wrong := range []error{sim.ErrConfig, sim.ErrCost, sim.ErrWorkload, policies.ErrUnknown} {
+		if errors.Is(err, wrong) {
+			return usage.Wrap(err)
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -111,7 +111,7 @@ func quantilesOf(h *sim.Hist) quantiles {
 func (c *ctl) sim(f *simFlags) (err error) {
 	config, offered, err := f.config()
 	if err != nil {
-		if errors.As(err, new(*os.PathError)) {
+		if errors.As(err, new(*os.PathError)) || errors.Is(err, sim.ErrFile) {
 			return err
 		}
 		return usage.Wrap(err)

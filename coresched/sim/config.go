@@ -62,7 +62,11 @@ func (c *Config) check() error {
 	case c.Warmup < 0 || c.Requests < 0 || c.Horizon < 0:
 		return fmt.Errorf("%w: a negative limit", ErrConfig)
 	}
+	kthreads := 0
 	for i, in := range c.Instances {
+		if kthreads += min(in.Kthreads, cs.MaxTasks+1); kthreads > cs.MaxTasks {
+			return fmt.Errorf("%w: more than %d kthreads in all", ErrConfig, cs.MaxTasks)
+		}
 		if in.Source == nil && in.Kthreads <= 0 || in.Kthreads < 0 {
 			return fmt.Errorf("%w: instance %d has neither requests nor kthreads", ErrConfig, i)
 		}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math"
 	"math/bits"
 
 	cs "junction/coresched"
@@ -58,9 +59,9 @@ func (h *Hist) Mean() float64 {
 // Quantile returns the least time that a share q of all, from 0 to 1, do not
 // exceed; 0 if nothing was added.
 func (h *Hist) Quantile(q float64) cs.Time {
-	left := uint64(q * float64(h.n))
+	left := uint64(max(1, math.Ceil(q*float64(h.n)-1e-6))) // a share may be a little too much, as 0.07 of 100 is
 	for i, n := range h.buckets {
-		if n > left || n > 0 && n == left && q >= 1 {
+		if n >= left {
 			return min(upper(i), h.max)
 		}
 		left -= n

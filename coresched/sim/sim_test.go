@@ -3,6 +3,7 @@ package sim_test
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"testing"
@@ -257,6 +258,8 @@ func TestConfigErrors(t *testing.T) {
 		func(c *sim.Config) { c.Instances = nil },
 		func(c *sim.Config) { c.Instances = make([]sim.Instance, 1) },
 		func(c *sim.Config) { c.Requests = -1 },
+		func(c *sim.Config) { c.Instances = []sim.Instance{{Kthreads: cs.MaxTasks + 1}} },
+		func(c *sim.Config) { c.Instances = []sim.Instance{{Kthreads: cs.MaxTasks}, {Kthreads: math.MaxInt}} },
 	} {
 		c := good
 		spoil(&c)

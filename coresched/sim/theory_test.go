@@ -96,6 +96,16 @@ func TestHist(t *testing.T) {
 	}
 	require.Equal(t, cs.Time(99_999), h.Quantile(1))
 	require.Zero(t, (&Hist{}).Quantile(0.5))
+	for n := 1; n <= 128; n++ { // by definition: the least that a share of q do not exceed
+		h := Hist{}
+		for i := range n {
+			h.Add(cs.Time(i))
+		}
+		for percent := 0; percent <= 100; percent++ {
+			want := max(0, (percent*n+99)/100-1)
+			require.Equal(t, cs.Time(want), h.Quantile(float64(percent)/100), "%d %% of %d", percent, n)
+		}
+	}
 	last := -1
 	for x := range cs.Time(100_000) { // buckets are in order, without gaps
 		i := bucket(x)

@@ -31,8 +31,13 @@ var services = map[string]Service{
 // Workloads returns the names of those that are no file, sorted.
 func Workloads() []string { return slices.Sorted(maps.Keys(services)) }
 
-// ErrWorkload: no such workload, or a file that holds none.
-var ErrWorkload = errors.New("no such workload")
+// Errors that callers tell apart with errors.Is.
+var (
+	// ErrWorkload: no such workload, and no file of this name.
+	ErrWorkload = errors.New("no such workload")
+	// ErrFile: a file that does not list requests.
+	ErrFile = errors.New("not a list of requests")
+)
 
 // minLoad keeps a run within the 292 years that a Time has.
 const minLoad = 1e-6
@@ -115,7 +120,8 @@ const MaxArrivals = 10_000_000
 func ReadArrivals(r io.Reader) ([]Arrival, error) {
 	var all []Arrival
 	in := bufio.NewScanner(r)
-	for n := 1; in.Scan(); n++ {
+	n := 1
+	for ; in.Scan(); n++ {
 		text, _, _ := strings.Cut(in.Text(), "#")
 		fields := strings.Fields(text)
 		if len(fields) == 0 {
@@ -126,17 +132,19 @@ func ReadArrivals(r io.Reader) ([]Arrival, error) {
 		case err != nil:
 			return nil, fmt.Errorf("line %d: %w; write ARRIVAL_US SERVICE_US [short|long] [DEADLINE_US]", n, err)
 		case len(all) > 0 && a.At < all[len(all)-1].At:
-			return nil, fmt.Errorf("%w: line %d comes before the one above it; sort the file", ErrWorkload, n)
+			return nil, fmt.Errorf("%w: line %d comes before the one above it; sort the file", ErrFile, n)
 		case len(all) == MaxArrivals:
-			return nil, fmt.Errorf("%w: more than %d requests", ErrWorkload, MaxArrivals)
+			return nil, fmt.Errorf("%w: more than %d requests", ErrFile, MaxArrivals)
 		}
 		all = append(all, a)
 	}
-	if err := in.Err(); err != nil {
+	if err := in.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, fmt.Errorf("%w: line %d is longer than %d bytes", ErrFile, n, bufio.MaxScanTokenSize)
+	} else if err != nil {
 		return nil, err
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("%w: no request in it", ErrWorkload)
+		return nil, fmt.Errorf("%w: no request in it", ErrFile)
 	}
 	return all, nil
 }
@@ -147,10 +155,10 @@ func parseArrival(fields []string) (a Arrival, err error) {
 		a.Job.Long = fields[2] == "long"
 		times = slices.Delete(slices.Clone(fields), 2, 3)
 	} else if len(fields) > 2 {
-		return a, fmt.Errorf("%w: %q is neither short nor long", ErrWorkload, fields[2])
+		return a, fmt.Errorf("%w: %q is neither short nor long", ErrFile, fields[2])
 	}
 	if len(times) < 2 || len(times) > 3 {
-		return a, fmt.Errorf("%w: %d fields", ErrWorkload, len(fields))
+		return a, fmt.Errorf("%w: %d fields", ErrFile, len(fields))
 	}
 	into := []*cs.Time{&a.At, &a.Job.Service, &a.Job.Within}
 	for i, text := range times {
@@ -166,7 +174,7 @@ func parseArrival(fields []string) (a Arrival, err error) {
 func parseMicros(text string) (cs.Time, error) {
 	v, err := strconv.ParseFloat(text, 64)
 	if err != nil || math.IsNaN(v) || v < 0 || v > float64(time.Hour.Microseconds()) {
-		return 0, fmt.Errorf("%w: %q is no number of microseconds, of an hour at most", ErrWorkload, text)
+		return 0, fmt.Errorf("%w: %q is no number of microseconds, of an hour at most", ErrFile, text)
 	}
 	return cs.Time(v*1000 + 0.5), nil
 }

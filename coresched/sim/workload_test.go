@@ -22,8 +22,11 @@ func TestReadArrivals(t *testing.T) {
 	}, all)
 	for _, bad := range []string{"", "1", "1 x", "-1 2", "2 2\n1 1", "1 2 middle", "1 2 long 3 4", "NaN 1", "1e30 1", "1 2 3"} {
 		_, err := ReadArrivals(strings.NewReader(bad))
-		require.ErrorIs(t, err, ErrWorkload, "%q", bad)
+		require.ErrorIs(t, err, ErrFile, "%q", bad)
 	}
+	_, err = ReadArrivals(strings.NewReader("0 1\n" + strings.Repeat("1", 1<<17)))
+	require.ErrorIs(t, err, ErrFile)
+	require.ErrorContains(t, err, "line 2 is longer")
 }
 
 func FuzzReadArrivals(f *testing.F) {
