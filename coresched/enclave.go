@@ -167,14 +167,15 @@ func (e *Enclave) each(f func(Task, *taskState)) {
 }
 
 // Stalled returns a task that has been runnable without a core for longer than
-// the enclave's RunnableTimeout, if there is one. The caller then detaches the
-// policy; other enclaves are not affected.
+// the enclave's RunnableTimeout, if there is one. Time in which no core that it may
+// run on could be used does not count. The caller then detaches the policy; other
+// enclaves are not affected.
 func (e *Enclave) Stalled(now Time) (found Task, stalled bool) {
 	if !e.attached || e.opts.RunnableTimeout <= 0 {
 		return NoTask, false
 	}
 	e.each(func(t Task, s *taskState) {
-		if !stalled && s.state == runnable && now-s.since > e.opts.RunnableTimeout {
+		if !stalled && s.state == runnable && now-s.since > e.opts.RunnableTimeout && e.servable(s, now-e.opts.RunnableTimeout) {
 			found, stalled = t, true
 		}
 	})
@@ -182,6 +183,17 @@ func (e *Enclave) Stalled(now Time) (found Task, stalled bool) {
 		e.counts.Stalls++
 	}
 	return found, stalled
+}
+
+// servable tells whether a core that a task may run on could be used from before a
+// time on.
+func (e *Enclave) servable(s *taskState, before Time) bool {
+	for c := e.cpus.Next(0); c != NoCPU; c = e.cpus.Next(c + 1) {
+		if cpu := &e.m.cpus[c]; cpu.usable() && cpu.since < before && (!s.pinned || s.allowed.Has(c)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Wanting tells whether a task is runnable without a core.

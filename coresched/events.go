@@ -270,7 +270,7 @@ func (e *Enclave) Rescan(now Time, buf []Message) []Message {
 		buf = append(buf, m)
 	})
 	for c := e.cpus.Next(0); c != NoCPU; c = e.cpus.Next(c + 1) {
-		if s := &e.m.cpus[c]; s.offline || s.busy {
+		if !e.m.cpus[c].usable() {
 			buf = append(buf, Message{Type: CPUBusy, CPU: c, Home: c, At: now, Agent: e.queue(c).seq})
 		}
 	}

@@ -37,7 +37,10 @@ type cpuState struct {
 	running Task
 	offline bool
 	busy    bool
+	since   Time // usable
 }
+
+func (s *cpuState) usable() bool { return !s.offline && !s.busy }
 
 // state is how a task stands.
 type state uint8
@@ -134,9 +137,12 @@ func (m *Machine) SetCPU(now Time, c CPU, online, busy bool) error {
 		return fmt.Errorf("%w: %d of %d", ErrCPU, c, len(m.cpus))
 	}
 	s := &m.cpus[c]
-	was := !s.offline && !s.busy
+	was := s.usable()
 	s.offline, s.busy = !online, busy
-	usable := online && !busy
+	usable := s.usable()
+	if usable && !was {
+		s.since = now
+	}
 	if s.enclave == nil || was == usable {
 		return nil
 	}

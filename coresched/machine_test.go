@@ -92,3 +92,25 @@ func TestWakeupSince(t *testing.T) {
 	require.Equal(t, TaskWakeup, buf[n-1].Type)
 	require.Equal(t, Time(1000-2*timeout), buf[n-1].At, "but the policy is told")
 }
+
+// A task that no core can be used for is not the policy's fault, nor is one for
+// which there has been one only lately.
+func TestStalledWithoutCores(t *testing.T) {
+	const timeout = 100
+	m, err := NewMachine(2)
+	require.NoError(t, err)
+	e, err := m.NewEnclave(FirstCPUs(2), EnclaveOptions{RunnableTimeout: timeout})
+	require.NoError(t, err)
+	require.NoError(t, e.Attach(0, false))
+	task, err := e.Enter(0, true, Hints{})
+	require.NoError(t, err)
+	require.NoError(t, e.SetAffinity(0, task, FirstCPUs(1)))
+	require.NoError(t, m.SetCPU(10, 0, false, false))
+	_, stalled := e.Stalled(1000)
+	require.False(t, stalled, "its core is offline")
+	require.NoError(t, m.SetCPU(1000, 0, true, false))
+	_, stalled = e.Stalled(1000 + timeout)
+	require.False(t, stalled)
+	_, stalled = e.Stalled(1000 + timeout + 1)
+	require.True(t, stalled)
+}

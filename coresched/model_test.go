@@ -59,6 +59,7 @@ type model struct {
 	facts    map[Task]*fact
 	lastSeq  map[Task]Seq // also of tasks that are gone
 	offline  [modelCPUs]bool
+	freed    [modelCPUs]Time // since when it can be used
 	busy     [modelCPUs]bool
 	// mirror is the hardware, as the actions change it.
 	mirror   [modelCPUs]Task
@@ -274,6 +275,7 @@ func (w *model) cpu() {
 		w.displace(c)
 		w.toldCPU(CPUBusy, c)
 	case was && !is:
+		w.freed[c] = w.now
 		w.toldCPU(CPUAvailable, c)
 	}
 }
@@ -613,7 +615,7 @@ func (w *model) released(i int) {
 func (w *model) watchdog(i int) {
 	late := false
 	for _, f := range w.facts {
-		late = late || f.enclave == i && f.state == runnable && w.now-f.since > timeout
+		late = late || f.enclave == i && f.state == runnable && w.now-max(f.since, w.servable(f)) > timeout
 	}
 	t, stalled := w.enclaves[i].Stalled(w.now)
 	require.Equal(w.t, late && w.attached[i], stalled)
@@ -624,6 +626,17 @@ func (w *model) watchdog(i int) {
 	w.accounts[i].stalls++
 	require.Equal(w.t, runnable, w.facts[t].state)
 	w.detach(i)
+}
+
+// servable is since when a core could be used that a task may run on.
+func (w *model) servable(f *fact) Time {
+	since := w.now
+	for c := range CPU(modelCPUs) {
+		if w.sets[f.enclave].Has(c) && f.allowed.Has(c) && !w.offline[c] && !w.busy[c] {
+			since = min(since, w.freed[c])
+		}
+	}
+	return since
 }
 
 func (w *model) end(i int) {

@@ -293,13 +293,17 @@ func writeEnclaves(w io.Writer, all []live.EnclaveStatus) {
 
 // cpusText says which cores an enclave has, and whether alone.
 func cpusText(e *live.EnclaveStatus) string {
+	text := e.CPUs
+	if e.CPUsOffline != "" {
+		text += " (" + e.CPUsOffline + " offline)"
+	}
 	switch {
 	case e.Held:
-		return e.CPUs + " (exclusive)"
+		return text + " (exclusive)"
 	case e.Exclusive:
-		return e.CPUs + " (exclusive with a policy)"
+		return text + " (exclusive with a policy)"
 	}
-	return e.CPUs
+	return text
 }
 
 func writeEnclave(w io.Writer, e live.EnclaveStatus, threads []live.ThreadStatus, instances []live.InstanceStatus) {
@@ -322,7 +326,7 @@ func writeShares(w io.Writer, all []live.InstanceStatus) {
 	for _, i := range all {
 		cores := cmp.Or(i.Cores, "-")
 		if i.Held {
-			cores += " (held)"
+			cores += " (" + strings.TrimSuffix("held: "+i.HeldWhy, ": ") + ")"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\t%v\t%v\n", plain(i.Name), i.Enclave, i.Class, i.Want, i.Granted, cores, micro(i.GrantedUS), micro(i.WaitedUS))
 	}

@@ -18,10 +18,10 @@ func TestEnclaveTables(t *testing.T) {
 		{TID: 10, Name: "sh", Enclave: "work", State: "running", CPU: 3, GrantedUS: 1500, WaitedUS: 2500},
 		{TID: 11, Name: "make\n\x1b[31m", Enclave: "work", State: "blocked", CPU: -1},
 	}
-	instances := []live.InstanceStatus{{Name: "web", Enclave: "work", Class: "lc", Want: 2, Granted: 1, Cores: "3", Held: true}}
+	instances := []live.InstanceStatus{{Name: "web", Enclave: "work", Class: "lc", Want: 2, Granted: 1, Cores: "3", Held: true, HeldWhy: "it did not comply in time"}}
 	var out bytes.Buffer
 	require.NoError(t, tabulate(&out, func(w io.Writer) { writeEnclave(w, e, threads, instances) }))
-	for _, want := range []string{"work     0-3", "active", "replaced by cfs", "1.5ms", "2.5ms", `make\n\x1b[31m `, "blocked", "web", "3 (held)"} {
+	for _, want := range []string{"work     0-3", "active", "replaced by cfs", "1.5ms", "2.5ms", `make\n\x1b[31m `, "blocked", "web", "3 (held: it did not comply in time)"} {
 		require.Contains(t, out.String(), want)
 	}
 	out.Reset()

@@ -55,7 +55,16 @@ func (t threads) SetLimit(n int) { t.p.SetTokens(n) }
 // Demand implements cores.Threads.
 func (t threads) Demand() cores.Demand {
 	d := t.p.Demand()
-	return cores.Demand{Executing: d.Executing, Waiting: d.Waiting, Longest: d.Longest, Turns: d.Turns, Frames: t.link.OldestFrame()}
+	return cores.Demand{
+		Executing: d.Executing, Waiting: d.Waiting, Longest: d.Longest, Turns: d.Turns, Frames: t.link.OldestFrame(), CPU: cpuTime(),
+	}
+}
+
+// cpuTime is what this process has used.
+func cpuTime() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts) // cannot fail with this clock
+	return time.Duration(ts.Nano())
 }
 
 // Park implements cores.Threads.

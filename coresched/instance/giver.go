@@ -81,6 +81,9 @@ func (g *Giver) Report(on bool) {
 // Grant.
 func (g *Giver) Settled() bool { return g.page.settled.Load() == g.seq }
 
+// Ask has the instance look once more at what it wants.
+func (g *Giver) Ask() { g.ring() }
+
 // Beat is a sign of life.
 func (g *Giver) Beat() { g.page.beat.Add(1) }
 

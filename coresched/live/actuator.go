@@ -1,6 +1,7 @@
 package live
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,8 @@ type Options struct {
 	// State is a file where a successor finds what it needs, should this actuator
 	// die (Resume). Policies then wait for it. Default: none.
 	State string
+	// Online is the file that lists the cores that are online. Default: the kernel's.
+	Online string
 	// Logger receives what happens. Default: discarded.
 	Logger *slog.Logger
 }
@@ -91,6 +94,11 @@ type Actuator struct {
 	// +checklocks:mu
 	keeping int // cores of so many enclaves, or they are being given back
 
+	// +checklocks:mu
+	online *onlineCores
+
+	cpuClock func(pid int) time.Duration // for audits
+
 	groups *groups // nil: none here
 	// +checklocks:mu
 	groupsMade uint64
@@ -135,6 +143,7 @@ type enclave struct {
 	restored    time.Duration // how long it took to restore all threads, last
 	dark        darkness      // of the last change of policy
 
+	online    *onlineCores       // the actuator's
 	lent      int                // cores that latency-critical instances have
 	borrowers map[*inst]struct{} // best effort that wants cores
 
@@ -190,15 +199,19 @@ func New(o Options) (*Actuator, error) {
 	}
 	a := &Actuator{
 		opts: o, machine: m, enclaves: map[string]*enclave{}, threads: map[int]*member{}, members: map[cs.Task]*member{},
-		instances: instances{all: map[*inst]struct{}{}, kthreads: map[cs.Task]*kthread{}},
+		instances: instances{all: map[*inst]struct{}{}, kthreads: map[cs.Task]*kthread{}, audits: audits{over: map[*inst]struct{}{}}},
 		former:    map[int]original{}, programs: map[int]*program{}, awaited: map[int]instanceRecord{}, watch: w, guard: g, done: make(chan struct{}),
-		stir: make(chan struct{}, 1),
+		stir: make(chan struct{}, 1), cpuClock: cpuTime,
 	}
 	if a.groups, err = openGroups(); err != nil {
 		o.Logger.Warn("best effort is only SCHED_IDLE; on Linux 6.6 and later others may wait for milliseconds", "error", err)
 	} else if err := a.groups.sweep("/"); err != nil {
 		o.Logger.Warn("remove CPU cgroups that a former monitor left", "error", err)
 	}
+	if a.online, err = openOnline(cmp.Or(o.Online, onlineFile), cs.FirstCPUs(m.CPUs())); err != nil {
+		o.Logger.Warn("cores that go offline will not be noticed", "error", err)
+	}
+	a.heedCores()
 	a.helpers.Go(a.heedEvents)
 	a.helpers.Go(a.watchdog)
 	return a, nil
@@ -241,6 +254,6 @@ func (a *Actuator) Close() error {
 	errs = append(errs, a.watch.reader.Flush()) // what has happened is heeded to the end
 	a.helpers.Wait()
 	g, _ := a.now()
-	errs = append(errs, a.watch.close(), g.close(), a.groups.close())
+	errs = append(errs, a.watch.close(), g.close(), a.groups.close(), a.online.close())
 	return errors.Join(append(errs, a.unsave())...) // again: a guard may have written it that gave up meanwhile
 }

@@ -31,6 +31,11 @@ func (a *Actuator) Create(name string, cpus cs.CPUSet, timeout time.Duration) er
 	case a.enclaves[name] != nil:
 		return fmt.Errorf("%w: %q", ErrExists, name)
 	}
+	a.heedCores()
+	a.carryOut()
+	if err := a.mustBeOnline(cpus); err != nil && !a.resuming {
+		return err
+	}
 	page, err := plugin.NewPage()
 	if err != nil {
 		return err
@@ -39,7 +44,7 @@ func (a *Actuator) Create(name string, cpus cs.CPUSet, timeout time.Duration) er
 	if err != nil {
 		return errors.Join(err, page.Close())
 	}
-	a.enclaves[name] = &enclave{name: name, e: e, page: page, timeout: timeout, borrowers: map[*inst]struct{}{}}
+	a.enclaves[name] = &enclave{name: name, e: e, page: page, timeout: timeout, online: a.online, borrowers: map[*inst]struct{}{}}
 	return nil
 }
 

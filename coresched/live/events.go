@@ -170,6 +170,9 @@ func (a *Actuator) beat(n int) {
 	if n%tidyEvery == 0 {
 		a.tidy()
 	}
+	if n%compareEvery == 0 {
+		a.audit()
+	}
 	a.saveIfDue()
 	a.lookForTables()
 	for n, why := range a.check(n%compareEvery == 0) {
@@ -207,6 +210,8 @@ func (a *Actuator) check(compare bool) map[*enclave]string {
 		a.lost = lost
 		a.resync()
 	}
+	a.heedCores()
+	a.carryOut()
 	a.readHints()
 	if compare {
 		a.ageFormer()

@@ -61,7 +61,7 @@ func (a *Actuator) carryKthread(k *kthread, x cs.Action) {
 	case cs.Adopt:
 		i.adopted = true
 	case cs.Release:
-		i.adopted = false
+		i.adopted, i.audited = false, false
 		a.place(k, cs.NoCPU)
 	case cs.Run:
 		a.place(k, x.CPU)
@@ -144,6 +144,7 @@ func (a *Actuator) grant(i *inst) {
 		i.grants++
 	}
 	a.applyHost(i)
+	i.stand()
 	lacks := i.shortage.begin(i.adopted && i.deniable(), i.had, func() time.Duration { return cpuTime(i.PID) })
 	i.had = has
 	if i.adopted && less || lacks {
@@ -182,6 +183,7 @@ func (a *Actuator) enforce(i *inst) {
 		i.timer.Reset(yieldTime)
 	}
 	a.applyHost(i)
+	i.stand()
 }
 
 // showLife shows those who want cores that they are still heeded.
@@ -211,7 +213,7 @@ func (a *Actuator) nameOf(t cs.Task) string {
 // are as bad as the class alone.
 func (i *inst) idleClass() bool {
 	_, has := i.cores()
-	return i.Class == cs.BestEffort && i.group == "" || i.denied || i.forced && has == 0 && i.Guaranteed == 0
+	return i.Class == cs.BestEffort && i.group == "" || i.denied || (i.forced || i.excess != "") && has == 0 && i.Guaranteed == 0
 }
 
 // wantHost is how the instance's threads are to be scheduled.
@@ -225,6 +227,8 @@ func (i *inst) wantHost() hostSched {
 	}
 	if cores, has := i.cores(); i.forced && has > 0 && has >= i.Guaranteed {
 		h.cores = cores
+	} else if i.excess != "" {
+		h.cores = i.bound()
 	}
 	return h
 }

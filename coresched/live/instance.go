@@ -6,6 +6,7 @@ import (
 	"time"
 
 	cs "junction/coresched"
+	"junction/coresched/excess"
 	"junction/coresched/instance"
 )
 
@@ -27,6 +28,8 @@ import (
 //   - Who keeps more threads executing than it was granted, for longer than
 //     yieldTime, is bound to the cores that it has, or is SCHED_IDLE, but never to
 //     less than it is guaranteed.
+//   - One that says that it wants nothing, or has complied, and goes on is found out by
+//     the CPU time that it uses (audit.go).
 
 // yieldTime is how long an instance has to comply with a grant, and how long one
 // without a core is let run as if it had one.
@@ -87,7 +90,14 @@ type inst struct {
 	group    string    // its CPU cgroup, or ""
 	timer    *time.Timer
 	// counts
-	grants, forces, denials uint64
+	grants, forces, denials, excesses uint64
+
+	account    excess.Account
+	audited    bool    // it began
+	judged     cs.Time // when it was last looked at
+	excess     string  // held for it: what it did
+	meter      meter
+	meterRound uint64
 }
 
 // kthread is a task.
@@ -103,6 +113,7 @@ type instances struct {
 	all      map[*inst]struct{}
 	kthreads map[cs.Task]*kthread
 	touched  []*inst
+	audits   audits
 }
 
 // Join makes an instance's kthreads tasks of an enclave. The giver is the

@@ -66,7 +66,7 @@ func (m *member) differs() bool {
 		return false // it has ended, which will be told
 	}
 	cores, err := affinity(m.tid)
-	return err == nil && (attr.Policy != m.class || attr.Nice != m.nice || resets(attr) != m.reset || cores != m.cores)
+	return err == nil && (attr.Policy != m.class || attr.Nice != m.nice || resets(attr) != m.reset || !m.enclave.online.has(cores, m.cores))
 }
 
 // heedOutside takes over what others have changed, and makes the thread what it
@@ -76,6 +76,7 @@ func (a *Actuator) heedOutside(m *member) {
 	if a.threads[m.tid] != m {
 		return // it was let go
 	}
+	a.heedCores() // the kernel may have been the one
 	a.compareThread(m)
 	if a.threads[m.tid] != m || !m.adopted {
 		return
@@ -117,7 +118,7 @@ func (a *Actuator) compareThread(m *member) {
 // it shows again when we ask again.
 func (m *member) movedTo() (cores cs.CPUSet, moved bool) {
 	cores, err := affinity(m.tid)
-	if err != nil || cores == m.cores {
+	if err != nil || m.enclave.online.has(cores, m.cores) {
 		return cores, false
 	}
 	set := toLinux(&m.cores)

@@ -16,6 +16,7 @@ const ABIVersion = 1
 type EnclaveStatus struct {
 	Name              string `json:"name"`
 	CPUs              string `json:"cpus"`
+	CPUsOffline       string `json:"cpus_offline,omitempty"` // of them
 	Tasks             int    `json:"tasks"`
 	Status            string `json:"status"` // active, or idle without a policy
 	AgentOnline       bool   `json:"agent_online"`
@@ -76,7 +77,7 @@ func (a *Actuator) Enclave(name string) (EnclaveStatus, error) {
 
 func (n *enclave) status() EnclaveStatus {
 	s := EnclaveStatus{
-		Name: n.name, CPUs: n.e.CPUs().String(), Tasks: n.e.Tasks(), Status: "idle", AgentOnline: n.driver != nil,
+		Name: n.name, CPUs: n.e.CPUs().String(), CPUsOffline: n.online.offline(n.e.CPUs()).String(), Tasks: n.e.Tasks(), Status: "idle", AgentOnline: n.driver != nil,
 		RunnableTimeoutUS: n.timeout.Microseconds(), ABIVersion: ABIVersion,
 		Standstills: n.standstills, RestoredUS: float64(n.restored) / float64(time.Microsecond), TakeoverUS: float64(n.takeover) / float64(time.Microsecond), Entered: n.entered, Left: n.left, Policies: n.policies, Crashes: n.crashes, Handoffs: n.handoffs, LastEnd: n.last, KeptStatus: n.keptStatus(), Counts: n.e.Counts(),
 	}

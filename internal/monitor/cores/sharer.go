@@ -25,6 +25,8 @@ type Demand struct {
 	Turns              uint64        // changes when one executed
 	// Frames is for how long a frame may have waited for the network's goroutines.
 	Frames time.Duration
+	// CPU is the CPU time that the process has used so far; 0: not known.
+	CPU time.Duration
 }
 
 // Threads are an instance's, of which a limited number executes at once.
@@ -90,11 +92,14 @@ type Sharer struct {
 	woken int // how often parking ended
 
 	silent atomic.Bool // the scheduler gives no sign of life
+	asked  atomic.Bool // what is wanted is to be looked at once more
 	// Of the goroutine that looks:
 	wish   wish
 	rested time.Time // since when nothing was wanted, before that is
 	beat   uint64
 	beatAt time.Time
+	cpu    time.Duration // used
+	cpuAt  time.Time
 }
 
 // Start begins. The taker is the Sharer's, which ends by itself with the scheduler.
@@ -137,7 +142,9 @@ func (s *Sharer) comply() {
 	s.complying.Lock()
 	defer s.complying.Unlock()
 	g := s.taker.Grant()
-	s.seq.Store(g.Seq)
+	if s.seq.Swap(g.Seq) == g.Seq {
+		s.asked.Store(true)
+	}
 	if !s.silent.Load() {
 		s.threads.SetLimit(min(g.Kthreads, s.Kthreads))
 	}
@@ -189,6 +196,12 @@ func (s *Sharer) look(due bool) bool {
 		d.Waiting++
 		d.Longest = max(d.Longest, d.Frames)
 	}
+	if s.usesCores(d.CPU) && d.Executing+d.Waiting == 0 {
+		d.Executing = 1 // the network's goroutines
+	}
+	if s.asked.Swap(false) {
+		due = false // what it uses shows at the next
+	}
 	want, over := s.wish.heed(&d, s.Kthreads, due)
 	if over {
 		return !s.park()
@@ -200,6 +213,16 @@ func (s *Sharer) look(due bool) bool {
 	defer s.mu.Unlock()
 	s.show(instance.Demand{Want: want, Waiting: d.Waiting, Longest: d.Longest})
 	return true
+}
+
+// usesCores tells whether the process has used a quarter of a core or more since the
+// last look, if that was lately. Who uses cores says that it wants one, also while no
+// thread executes: the scheduler compares (package excess), and asks when it wonders.
+func (s *Sharer) usesCores(cpu time.Duration) bool {
+	now := time.Now()
+	passed, used := now.Sub(s.cpuAt), cpu-s.cpu
+	s.cpu, s.cpuAt = cpu, now
+	return passed < soon && used > passed/4
 }
 
 // park says that nothing is wanted, unless that changes just now.

@@ -25,6 +25,7 @@ type fakeThreads struct {
 	crossed  atomic.Bool // it was called twice at once
 	takes    atomic.Int64
 	want     Demand
+	burning  bool
 	parked   bool
 	parks    int
 	observer Observer
@@ -47,7 +48,19 @@ func (f *fakeThreads) SetLimit(n int) {
 func (f *fakeThreads) Demand() Demand {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.burning {
+		f.want.CPU = time.Since(startTime) + 1
+	}
 	return f.want
+}
+
+var startTime = time.Now()
+
+// burns has the process use a core, whatever its threads do.
+func (f *fakeThreads) burns(is bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.burning = is
 }
 
 func (f *fakeThreads) Park() bool {
@@ -173,6 +186,28 @@ func TestFramesWait(t *testing.T) {
 	f.framesWait(time.Microsecond) // less than the delay
 	heard(t, g, 1)
 	require.Zero(t, g.Demand(most).Longest)
+}
+
+// TestUsesBeside: one whose network uses cores, though no thread executes, says so when
+// it is asked.
+func TestUsesBeside(t *testing.T) {
+	f, g, _ := begin(t)
+	f.wants(1, 0)
+	heard(t, g, 1)
+	f.wants(0, 0)
+	heard(t, g, 0)
+	for range 3 {
+		f.burns(true)
+		time.Sleep(time.Millisecond) // it is not looked at, so what it uses is no demand yet
+		require.Zero(t, g.Demand(most).Want)
+		g.Ask()
+		heard(t, g, 1)
+		f.burns(false)
+		heard(t, g, 0)
+		g.Ask()
+		time.Sleep(5 * look)
+		require.Zero(t, g.Demand(most).Want)
+	}
 }
 
 // TestParking: who has nothing to do says so once and is then quiet, until the
