@@ -130,7 +130,7 @@ func TestFree(t *testing.T) {
 	a.Stand(1000*time.Second, Standing{Cores: 8})
 	require.Equal(t, Suspect, a.Look(1001*time.Second, 1350*time.Millisecond))
 	require.Equal(t, 600*time.Millisecond, a.Debt())
-	require.Equal(t, Excess, a.Look(1002*time.Second, time.Second))
+	require.Equal(t, Excess, a.Look(1002*time.Second, 1300*time.Millisecond))
 	require.Zero(t, a.Debt())
 }
 

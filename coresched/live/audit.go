@@ -39,7 +39,7 @@ type audits struct {
 // meter adds up CPU time. Only the watchdog uses it.
 type meter struct {
 	clock func(pid int) time.Duration // of a process; 0: there is none
-	used  map[int]time.Duration // of each process
+	used  map[int]time.Duration       // of each process
 	looks int
 }
 
