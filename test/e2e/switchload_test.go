@@ -250,7 +250,8 @@ func startUDPLoad(t *testing.T, r *rig, l *running, ip netip.Addr) {
 	l.sum = func() string {
 		require.EqualValues(t, n.sent, n.received, "datagrams lost")
 		require.Zero(t, n.twice, "datagrams that came twice")
-		return fmt.Sprintf("capacity %.0f datagrams/s; %d sent, all came back, %d of them after a later one", rate, n.sent, n.late)
+		return fmt.Sprintf("capacity %.0f datagrams/s; %d sent, all came back; after a later one: %d in switches, %d in as much time without, %d otherwise, behind %d at most",
+			rate, n.sent, n.late[inSwitch], n.late[without], n.late[between], n.behind)
 	}
 }
 
@@ -264,7 +265,9 @@ type numbered struct {
 	pause  atomic.Int64 // nanoseconds from one datagram to the next
 
 	sent, received, last uint64
-	twice, late          int
+	twice                int
+	late                 [kinds]int      // overtaken, by kind of window
+	behind               uint64          // numbers that one of them came behind another, at most
 	seen                 [1 << 16]uint64 // number of the last that came, by its lower bits
 }
 
@@ -346,7 +349,8 @@ func (n *numbered) take(number uint64) {
 		return
 	}
 	if number < n.last {
-		n.late++
+		n.late[n.l.gaps.kind()]++
+		n.behind = max(n.behind, n.last-number)
 	}
 	*at, n.last = number, max(number, n.last)
 	n.received++
@@ -376,6 +380,7 @@ const (
 	between kind = iota
 	inSwitch
 	without
+	kinds
 )
 
 // begin begins the next window.
@@ -384,6 +389,16 @@ func (g *gaps) begin(k kind) {
 	defer g.mu.Unlock()
 	g.kinds = append(g.kinds, k)
 	g.window.Add(1)
+}
+
+// kind is that of the present window.
+func (g *gaps) kind() kind {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.kinds) == 0 {
+		return between
+	}
+	return g.kinds[len(g.kinds)-1]
 }
 
 // gap is a time in which nothing came.
