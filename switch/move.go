@@ -30,8 +30,9 @@ type Moved struct {
 }
 
 // turnTime is how long Move looks for a moment to turn in without holding
-// packets. They flow all the time.
-const turnTime = 50 * time.Millisecond
+// packets. They flow all the time, so that it is in nobody's way; with bulk data both
+// ways every fourth Move needs more than 50 ms.
+const turnTime = 250 * time.Millisecond
 
 // Move makes packets leave by another path, so that none overtakes another: at
 // a moment when the old one has sent all that it had, and if there is none for a
