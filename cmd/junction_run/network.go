@@ -28,7 +28,8 @@ type network struct {
 	link    *modeswitch.Endpoint
 	device  direct.Device
 	lease   *client.Instance
-	mover   *mover.Mover // with a lease
+	mover   *mover.Mover       // with a lease
+	heed    context.CancelFunc // ends followMonitor
 	capture *modeswitch.Capture
 	file    *os.File
 }
@@ -153,6 +154,9 @@ func (n *network) close() (err error) {
 		err = errors.Join(err, n.mover.Close())
 	}
 	if n.lease != nil {
+		if n.heed != nil {
+			n.heed()
+		}
 		n.lease.Close()
 	}
 	if n.capture != nil {

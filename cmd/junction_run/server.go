@@ -66,7 +66,22 @@ func (n *network) openServer(ctx context.Context, s *cli.Settings, opts *netstac
 		return err
 	}
 	n.mover = mover.Start(mover.Options{Lease: lease, Link: n.link, Shared: l.Shared, Logger: logger})
+	n.followMonitor(s.Socket, logger)
 	return nil
+}
+
+// followMonitor says when the monitor is gone, which programs only notice by what
+// does not work any more.
+func (n *network) followMonitor(socket string, logger *slog.Logger) {
+	ctx, cancel := context.WithCancel(context.Background())
+	n.heed = cancel
+	go n.lease.Follow(ctx, func(there bool) {
+		if there {
+			logger.Warn("junctiond is there again", "socket", socket)
+			return
+		}
+		logger.Warn("junctiond is gone, or has ended the lease: no packets flow once its network server is gone, too; ports wait for the next junctiond", "socket", socket)
+	})
 }
 
 func leaseError(ctx context.Context, mode cli.Mode, err error) error {

@@ -42,7 +42,7 @@ func findHome(dir string) (h home, err error) {
 	}
 	point, root, ok := cpusetMount(groups)
 	if !ok {
-		return h, fmt.Errorf("%w: cgroup v1's cpuset controller is not mounted here (mount -t cgroup -o cpuset); partitions of cgroup v2 are not supported", ErrExclusive)
+		return h, fmt.Errorf("%w: cgroup v1's cpuset controller is not mounted here (mount -t cgroup -o cpuset; ip netns exec hides it, nsenter --net does not); partitions of cgroup v2 are not supported", ErrExclusive)
 	}
 	if dir != "" {
 		rel, err := filepath.Rel(point, dir)

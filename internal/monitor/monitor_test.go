@@ -155,15 +155,24 @@ func TestBrokenInstance(t *testing.T) {
 	i, err := client.JoinInstance(t.Context(), socket, "broken", wire.Join{}, nil)
 	if err == nil { // else it was cut off before it had all of its lease
 		defer i.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := make(chan bool, 1)
+		followed := make(chan struct{})
+		go func() {
+			defer close(followed)
+			i.Follow(ctx, func(there bool) { gone <- there })
+		}()
+		defer func() { cancel(); <-followed }()
 		select {
-		case <-i.Gone():
+		case there := <-gone:
+			require.False(t, there)
 		case <-time.After(30 * time.Second):
 			t.Fatal("it was not cut off")
 		}
 		// Nobody takes it back: it would wait for the next monitor.
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-		defer cancel()
-		_, _, err = i.Bind(ctx, table.TCP, netip.IPv4Unspecified(), 80, portmap.ForBind, false)
+		waits, enough := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer enough()
+		_, _, err = i.Bind(waits, table.TCP, netip.IPv4Unspecified(), 80, portmap.ForBind, false)
 		require.ErrorIs(t, err, client.ErrLost)
 	}
 	_, _, err = bind(t, victim, 80)

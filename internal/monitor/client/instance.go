@@ -142,10 +142,26 @@ func (i *Instance) Lease() wire.Joined { return i.lease }
 // Rings returns the instance's ends of its rings, one for each queue.
 func (i *Instance) Rings() []*ipc.End { return i.rings }
 
-// Gone is closed when the present monitor is gone, or has cut the instance off.
-func (i *Instance) Gone() <-chan struct{} {
-	c, _ := i.current()
-	return c.done
+// Follow calls changed, in turn, when the monitor is gone, or has cut the instance
+// off, and when there is one again, until ctx is done, which has to be before Close.
+func (i *Instance) Follow(ctx context.Context, changed func(there bool)) {
+	for {
+		c, next := i.current()
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		changed(false)
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return
+		}
+		changed(true)
+	}
 }
 
 // current returns the connection, and what is closed when there is another.
