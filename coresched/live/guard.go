@@ -60,6 +60,8 @@ type guard struct {
 	enc   *json.Encoder
 	ended chan struct{}
 	err   error // once it has ended
+	// restored is closed when only groups are left to end.
+	restored chan struct{}
 }
 
 // startGuard starts cmd, a program that calls Guard with its standard input. It has
@@ -76,11 +78,18 @@ func startGuard(cmd *exec.Cmd, w *watcher) (*guard, error) {
 	if err != nil {
 		return nil, err
 	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, errors.Join(err, pipe.Close())
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the guard: %w", err)
 	}
-	g := &guard{identity: identityOf(cmd.Process.Pid), cmd: cmd, pipe: pipe, enc: json.NewEncoder(pipe), ended: make(chan struct{})}
+	g := &guard{identity: identityOf(cmd.Process.Pid), cmd: cmd, pipe: pipe, enc: json.NewEncoder(pipe), ended: make(chan struct{}), restored: make(chan struct{})}
 	go func() {
+		if _, err := io.ReadFull(out, make([]byte, 1)); err == nil {
+			close(g.restored)
+		}
 		g.err = cmd.Wait()
 		close(g.ended)
 	}()
@@ -124,11 +133,16 @@ func (g *guard) takeProcess(pid int, started uint64, o *original) error {
 	return g.tell(&note{Take: pid, Process: true, Started: started, originalRecord: o.record()})
 }
 
-// close ends the guard, which restores what was not given back.
+// close ends the guard, which restores what was not given back. It does not wait for
+// groups whose processes are just ending.
 func (g *guard) close() error {
 	_ = g.pipe.Close() // it may have ended by itself
-	<-g.ended
-	return g.err
+	select {
+	case <-g.restored:
+		return nil
+	case <-g.ended:
+		return g.err
+	}
 }
 
 // taken is a thread that a guard watches over.
@@ -142,8 +156,9 @@ type taken struct {
 // Guard is all that the guard's process does; in is its standard input. It
 // returns when there is nothing left to guard.
 func Guard(in *os.File) error {
-	// Who ends all of a service's processes at once ends the actuator too.
-	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
+	// Who ends all of a service's processes at once ends the actuator too, and whoever
+	// reads what is said here.
+	signal.Ignore(unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 	// With more, Go's runtime has a thread wake every 20 µs while this one waits in
 	// poll: 1.5 % of a core.
 	runtime.GOMAXPROCS(1)
@@ -161,7 +176,7 @@ func Guard(in *os.File) error {
 		}
 		switch heard, err := g.listen(wait); {
 		case err != nil:
-			return g.end("the actuator has ended")
+			return errors.Join(g.end("the actuator has ended"), g.awaitGroups())
 		case heard:
 			actuator.clear()
 			last, wait = time.Now(), late
@@ -170,7 +185,7 @@ func Guard(in *os.File) error {
 		wait = beatEvery
 		now := time.Now()
 		if why := standsStill(&actuator, now, now.Sub(last)); why != "" && !g.hears(0) {
-			return errors.Join(errors.New("no sign of life of the actuator: "+why), g.end(why))
+			return errors.Join(errors.New("no sign of life of the actuator: "+why), g.end(why), g.endGroups())
 		}
 	}
 }
@@ -277,10 +292,10 @@ func (l *listener) heed(n *note) {
 	}
 }
 
-// restore gives everything back. What takes effect at once comes first, what
-// takes longer last.
+// restore gives everything back but groups, which are of no effect any more. What
+// takes effect at once comes first, what takes longer last.
 func (l *listener) restore(why string) error {
-	return errors.Join(l.calm(), l.restoreKept(why), l.endGroups())
+	return errors.Join(l.calm(), l.restoreKept(why))
 }
 
 // restoreKept gives cores and threads back. All may use all cores before threads
@@ -308,12 +323,30 @@ func (l *listener) calm() error {
 	return errors.Join(errs...)
 }
 
+// endGroups removes groups. Those whose processes are just ending stay.
 func (l *listener) endGroups() error {
 	var errs []error
 	for group := range l.cgroups {
-		errs = append(errs, l.groups.end(group))
+		err := l.groups.end(group)
+		if err == nil {
+			delete(l.cgroups, group)
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// awaitGroups is endGroups until none is left. An actuator that waits for the guard is
+// told that this takes longer.
+func (l *listener) awaitGroups() error {
+	err := l.endGroups()
+	if errors.Is(err, unix.EBUSY) {
+		_, _ = os.Stdout.WriteString("\n") // nobody may wait
+	}
+	for end := time.Now().Add(groupEnds); errors.Is(err, unix.EBUSY) && time.Now().Before(end); err = l.endGroups() {
+		time.Sleep(beatEvery) // nothing tells
+	}
+	return err
 }
 
 func (l *listener) restoreAll(why string) error {

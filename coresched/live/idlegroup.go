@@ -248,10 +248,11 @@ func (a *Actuator) fill(group string, i *inst) error {
 }
 
 // groupEnds is for how long processes of a group may take to end.
-const groupEnds = 10 * time.Second
+const groupEnds = 30 * time.Second
 
 // endGroup removes the group of an instance that has left. It is not idle any more.
-// Nothing tells when the last of its processes has come to its end.
+// Nothing tells when the last of its processes has come to its end. If the actuator
+// ends meanwhile that is for the guard to wait for.
 func (a *Actuator) endGroup(i *inst) {
 	if i.group == "" {
 		return
@@ -260,7 +261,11 @@ func (a *Actuator) endGroup(i *inst) {
 	defer tick.Stop()
 	err := a.groups.end(i.group)
 	for end := time.Now().Add(groupEnds); errors.Is(err, unix.EBUSY) && time.Now().Before(end); err = a.groups.end(i.group) {
-		<-tick.C
+		select {
+		case <-tick.C:
+		case <-a.done:
+			return
+		}
 	}
 	if err != nil {
 		a.opts.Logger.Warn("remove an instance's CPU cgroup", "instance", i.Name, "cgroup", i.group, "error", err)

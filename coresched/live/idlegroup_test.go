@@ -139,6 +139,30 @@ func TestIdleGroup(t *testing.T) {
 	<-be.ended
 }
 
+// TestCloseLeavesGroups: an actuator that ends does not wait until a group can be
+// removed; its guard does.
+func TestCloseLeavesGroups(t *testing.T) {
+	g := needGroups(t)
+	a, _ := machineWith(t)
+	be := startInstance(t)
+	home := groupOf(t, be.pid)
+	require.NoError(t, be.join(t, a, "e", InstanceOptions{Name: "be", Kthreads: 1, Class: cs.BestEffort}))
+	group := groupOf(t, be.pid)
+	busy := path.Join(group, "busy") // with a group in it, it is
+	require.NoError(t, os.Mkdir(g.file(busy, ""), 0o755))
+	t.Cleanup(func() { _ = os.Remove(g.file(busy, "")) })
+	guard, _ := a.now()
+	require.NoError(t, a.Close())
+	require.False(t, guard.gone())
+	require.False(t, g.isIdle(group))
+	require.Equal(t, home, groupOf(t, be.pid))
+	require.NoError(t, os.Remove(g.file(busy, "")))
+	g.gone(t, group, home, be.pid)
+	<-guard.ended
+	require.NoError(t, guard.err)
+	<-be.ended
+}
+
 // TestIdleGroupOfTheDead: nothing is left of an instance that is killed.
 func TestIdleGroupOfTheDead(t *testing.T) {
 	g := needGroups(t)

@@ -41,7 +41,7 @@ func (a *Actuator) Resume() error {
 	if err != nil {
 		return err
 	}
-	if r.Guard.awaitEnd(guardTime) {
+	if !r.Released && r.Guard.awaitEnd(guardTime) {
 		if r, err = loadRecord(a.opts.State); err != nil {
 			return err
 		}
