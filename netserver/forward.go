@@ -49,6 +49,9 @@ func deliver(owner uint32) verdict { return verdict{action: actDeliver, owner: o
 type sender struct {
 	id     uint32
 	shared uint64 // bit i: the instance may use shared address i
+	// limit is of refusals of what it sends, so that who causes many does not use
+	// up what others have.
+	limit *limiter
 }
 
 // forwarder decides where frames go. Its methods may be called from any
@@ -60,7 +63,7 @@ type forwarder struct {
 	// Who sent, and whom the first fragment was for.
 	sent, arriving flows
 	echoes         flows
-	limit          limiter
+	limit          limiter // of refusals of what comes from the wire
 }
 
 // view is the present monitor's.
@@ -92,7 +95,7 @@ func (f *forwarder) ingress(p *packet, now int64) verdict {
 	case f.solicits(p):
 		return answer(replyNDP)
 	case f.ours(p.ip.dst):
-		return f.local(p, now)
+		return f.local(p, &f.limit, now)
 	case p.ip.group || p.dstMAC.group():
 		return verdict{action: actFlood}
 	}
@@ -137,7 +140,7 @@ func (f *forwarder) egress(s *sender, p *packet, now int64) verdict {
 	case f.solicits(p):
 		return answer(replyNDP)
 	case f.ours(p.ip.dst):
-		return f.local(p, now)
+		return f.local(p, s.limit, now)
 	case p.ip.group && p.ip.v6 && p.ip.proto == protoICMPv6 && (p.icmp.kind == icmp6Solicit || p.icmp.kind == icmp6Advertise):
 		return verdict{action: actUplink}
 	case p.reports():

@@ -204,6 +204,14 @@ func TestRefusalsAreLimited(t *testing.T) {
 		require.Equal(t, answer(replyReset), f.ingress(p, now))
 	}
 	require.Equal(t, drop(dropLimited), f.ingress(p, now))
+	local := parsed(t, out(dedicated4, shared4, protoTCP, tcp(9, 82, header.TCPFlagSyn)).bytes())
+	from := func(s sender) *sender { s.limit = new(limiter); return &s }
+	hostile := from(three)
+	for range refusalBurst {
+		require.Equal(t, answer(replyReset), f.egress(hostile, local, now), "others' are not its own")
+	}
+	require.Equal(t, drop(dropLimited), f.egress(hostile, local, now))
+	require.Equal(t, answer(replyReset), f.egress(from(three), local, now))
 	now += 1e9 / refusalsPerSecond * 3
 	for range 3 {
 		require.Equal(t, answer(replyReset), f.ingress(p, now))

@@ -37,6 +37,9 @@ var (
 // newForwarder makes a forwarder over a table as a monitor would fill it.
 func newForwarder(t testing.TB) *forwarder {
 	t.Helper()
+	for _, s := range []*sender{&one, &two, &three} {
+		s.limit = new(limiter)
+	}
 	m, err := portmap.New(portmap.Options{Shared: []netip.Addr{shared4, shared6}, Unowned: table.Server, HashSeed: 1})
 	require.NoError(t, err)
 	for _, s := range []sender{one, two} {

@@ -5,8 +5,8 @@ import "junction/portmap/table"
 // serverItself stands, among flows, for the server, which answers echo requests.
 const serverItself = 0
 
-// local decides about a packet for one of our addresses.
-func (f *forwarder) local(p *packet, now int64) verdict {
+// local decides about a packet for one of our addresses; l is of its sender's refusals.
+func (f *forwarder) local(p *packet, l *limiter, now int64) verdict {
 	h := &p.ip
 	w := f.view().Address(h.dst)
 	if w.Kind() == table.Dedicated {
@@ -15,7 +15,7 @@ func (f *forwarder) local(p *packet, now int64) verdict {
 	if !h.first {
 		return f.furtherFragment(h, now)
 	}
-	v := f.sharedAddress(p, now)
+	v := f.sharedAddress(p, l, now)
 	if h.fragment {
 		switch {
 		case v.action == actDeliver:
@@ -43,13 +43,13 @@ func (f *forwarder) furtherFragment(h *ipHeader, now int64) verdict {
 
 // sharedAddress decides about a packet, or its first fragment, for a shared
 // address.
-func (f *forwarder) sharedAddress(p *packet, now int64) verdict {
+func (f *forwarder) sharedAddress(p *packet, l *limiter, now int64) verdict {
 	h := &p.ip
 	if proto, ok := transportOf(h.proto); ok {
 		if w := f.view().Lookup(h.dst, proto, h.dport); w.Kind() == table.Port {
 			return deliver(w.Owner())
 		}
-		return f.refuse(p, proto, now)
+		return f.refuse(p, proto, l, now)
 	}
 	if !isICMP(h) {
 		return drop(dropNoProtocol)
@@ -96,11 +96,11 @@ func (f *forwarder) claimed(k flow, now int64) verdict {
 }
 
 // refuse answers a packet for a port that nobody has, as a host would.
-func (f *forwarder) refuse(p *packet, proto table.Proto, now int64) verdict {
+func (f *forwarder) refuse(p *packet, proto table.Proto, l *limiter, now int64) verdict {
 	if p.dstMAC.group() || p.ip.group || p.ip.src == (table.Key{}) {
 		return drop(dropNoPort)
 	}
-	if !f.limit.allow(now) {
+	if !l.allow(now) {
 		return drop(dropLimited)
 	}
 	if proto == table.TCP {

@@ -177,7 +177,7 @@ func (s *Server) Attach(p Port, e *ipc.End) error {
 		_ = e.Close()
 		return fmt.Errorf("attach instance %d: %w", p.ID, ErrPort)
 	}
-	n := &port{sender: sender{p.ID, p.Shared}, name: p.Name, end: e, done: make(chan struct{})}
+	n := &port{sender: sender{p.ID, p.Shared, new(limiter)}, name: p.Name, end: e, done: make(chan struct{})}
 	n.weight.Store(min(p.Weight, MaxWeight))
 	n.out.q, n.out.room, n.out.id, n.out.tap, n.work = e, e, p.ID, &n.tap, newWorker(s, n)
 	n.pace.quit = make(chan struct{})
