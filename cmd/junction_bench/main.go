@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"junction/internal/usage"
+	"junction/internal/version"
 )
 
 // exitInterrupted is the exit code after a signal.
@@ -54,6 +55,7 @@ root and the packages that make deps installs.
 
 Exit status: 0; 1 if something could not be measured; 2 for a mistake on the
 command line; 130 if it was interrupted.`,
+		Version:       version.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,
