@@ -7,6 +7,7 @@ import (
 	"net/rpc"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -41,6 +42,7 @@ type Process struct {
 	Traits cs.Traits
 
 	pid     int
+	socket  string // where it answers control calls
 	hard    func() // kills it, and what it has started
 	client  *goplugin.Client
 	control *control
@@ -151,7 +153,8 @@ func (p *Process) dial() error {
 	if err != nil {
 		return err
 	}
-	p.pid = p.client.ReattachConfig().Pid
+	at := p.client.ReattachConfig()
+	p.pid, p.socket = at.Pid, at.Addr.String()
 	raw, err := client.Dispense(pluginName)
 	if err != nil {
 		return err
@@ -230,6 +233,18 @@ func (p *Process) Kill() {
 	hard := time.AfterFunc(killTime, p.hard) // one that stands still would keep the client waiting
 	defer hard.Stop()
 	p.client.Kill()
+	p.removeSocket()
+}
+
+// removeSocket removes what go-plugin leaves of a process that was killed: nobody
+// listens there any more. What is not named as go-plugin does is somebody else's.
+func (p *Process) removeSocket() {
+	if !filepath.IsAbs(p.socket) || !strings.HasPrefix(filepath.Base(p.socket), "plugin") {
+		return
+	}
+	if st, err := os.Lstat(p.socket); err == nil && st.Mode().Type() == os.ModeSocket {
+		_ = os.Remove(p.socket) // it may have ended just now, and done so itself
+	}
 }
 
 // control is the actuator's end of the control calls.

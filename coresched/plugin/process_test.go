@@ -103,7 +103,10 @@ func TestKilledPolicy(t *testing.T) {
 		}
 	}
 	p.fallBack(t, d)
+	socket := process.Handle().Address
+	require.FileExists(t, socket)
 	process.Kill()
+	require.NoFileExists(t, socket, "nothing is left of it")
 	p.succeed(t, page, "fifo-central")
 }
 

@@ -53,7 +53,7 @@ func reattach(h Handle, page *Page, log io.Writer, most time.Duration) (*Process
 		log = io.Discard
 	}
 	other := &orphan{pid: h.PID, pidfd: pidfd}
-	p := &Process{hard: func() { _ = other.Kill(context.Background()) }, client: goplugin.NewClient(&goplugin.ClientConfig{
+	p := &Process{socket: h.Address, hard: func() { _ = other.Kill(context.Background()) }, client: goplugin.NewClient(&goplugin.ClientConfig{
 		HandshakeConfig: handshake, Plugins: goplugin.PluginSet{pluginName: &controlPlugin{}},
 		Logger: hclog.NewNullLogger(), Stderr: log, SyncStderr: log,
 		Reattach: &goplugin.ReattachConfig{

@@ -65,8 +65,10 @@ func TestReattachStopped(t *testing.T) {
 	require.NoError(t, p.serve(t, d, func() bool { return p.done > 50 }))
 	p.fallBack(t, d)
 	require.NoError(t, unix.Kill(process.PID(), unix.SIGSTOP))
+	socket := process.Handle().Address
 	_, err := reattach(process.Handle(), page, os.Stderr, 100*time.Millisecond)
 	require.ErrorIs(t, err, errLate)
+	require.NoFileExists(t, socket, "nothing is left of it")
 	process.Kill()
 	require.True(t, process.Exited())
 	p.succeed(t, page, "fifo-central")
