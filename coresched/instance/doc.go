@@ -8,7 +8,8 @@
 // An instance that has nothing to do neither rings nor is looked at.
 //
 // Neither side trusts the other: each value is one word, copied once, and made to
-// fit. An instance that lies harms only itself: it gets cores that it does not
-// use, or none. The page lies in a sealed memfd, so that no access can fault, and
-// the doorbell is a pair of sockets for the reasons given in package ipc.
+// fit. An instance that lies gets cores that it does not use, or none; that it uses
+// none that it did not get is not left to its word (package excess). The page lies in
+// a sealed memfd, so that no access can fault, and the doorbell is a pair of sockets
+// for the reasons given in package ipc.
 package instance

@@ -16,6 +16,9 @@
 //
 // Programs tell more about their threads in a table (coresched/hints).
 //
+// An enclave begins with cores that are online. One that goes offline is not given to
+// anybody until it comes back.
+//
 // A policy that ends loses its enclave at once. So does one that stands still: it
 // has read no message, though there was one, for 50 ms. Of this time that counts in
 // which it slept or was stopped, or used the CPU; not that in which it wanted a core

@@ -122,14 +122,21 @@ func (a *Actuator) install(n *enclave, process *plugin.Process, program string, 
 		process.Kill()
 		return 0, fmt.Errorf("%w: %q was destroyed meanwhile", ErrEnclave, n.name)
 	}
-	if err = a.needGuard(); err == nil {
+	if process.Exited() {
+		err = fmt.Errorf("policy %s has ended already: %w", program, plugin.ErrNoPolicy) // the one before stays
+	} else if err = a.needGuard(); err == nil {
 		if dark.from.IsZero() {
 			dark.from = time.Now()
 		}
+		n.dark.end() // another change that is just over
 		n.dark = dark
 		old = a.takePolicy(n, "replaced by "+process.Traits.Name)
 		n.program, n.args, n.began = program, args, began
-		err = a.givePolicy(n, process)
+		if err = a.givePolicy(n, process); err != nil {
+			n.crashes++
+			n.last = err.Error()
+			a.loosen(n) // it has none now
+		}
 	}
 	a.mu.Unlock()
 	if err != nil {
