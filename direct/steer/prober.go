@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"errors"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -19,8 +20,8 @@ type prober struct {
 	closed bool
 }
 
-// send sends a frame by the device with number index. Error: unix.ENXIO, when that is
-// gone, or after close.
+// send sends a frame by the device with number index, which loses it if it has no room.
+// Error: unix.ENXIO, when that is gone, or after close.
 func (p *prober) send(index int, frame []byte) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -34,7 +35,11 @@ func (p *prober) send(index int, frame []byte) error {
 		}
 		p.fd = fd
 	}
-	return unix.Sendto(p.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index})
+	err := unix.Sendto(p.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index})
+	if errors.Is(err, unix.ENOBUFS) { // packet_snd says so of a frame that was dropped
+		return nil
+	}
+	return err
 }
 
 // close ends it. Further calls do nothing.

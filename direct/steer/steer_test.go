@@ -256,6 +256,26 @@ func TestProbeOfDeleted(t *testing.T) {
 	require.ErrorIs(t, v.Probe(make([]byte, 60)), unix.ENXIO)
 }
 
+// TestProbeLost: a device that has no room for a probe has lost it, as it may lose any
+// frame; that is no error.
+func TestProbeLost(t *testing.T) {
+	b := newBench(t, 1)
+	v, inst := b.newVF(owner)
+	const rate, room = 1e6, 4000
+	full := &netlink.Tbf{ // has room for a byte
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: v.pair.outer, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+		Rate:       rate, Limit: 1, Buffer: netlink.Xmittime(rate, room),
+	}
+	require.NoError(t, netlink.QdiscAdd(full))
+	frame := packet(spec{dstMAC: b.mac, srcMAC: b.mac, ether: 0x88b5, tag: 1})
+	require.NoError(t, v.Probe(frame))
+	require.NoError(t, netlink.QdiscDel(full))
+	require.NoError(t, v.Probe(packet(spec{dstMAC: b.mac, srcMAC: b.mac, ether: 0x88b5, tag: 2})))
+	a, ok := await(t, soon, func(f []byte) bool { return len(f) >= 60 && (tagOf(f) == 1 || tagOf(f) == 2) }, inst)
+	require.True(t, ok)
+	require.EqualValues(t, 2, tagOf(a.frame), "the first was lost")
+}
+
 // TestProbeIsLast: behind a probe nothing comes that was steered before.
 func TestProbeIsLast(t *testing.T) {
 	b := newBench(t, 1)
@@ -284,6 +304,7 @@ func TestProbeIsLast(t *testing.T) {
 		_, ok := await(t, soon, tagged(0x51000000), inst)
 		require.True(t, ok)
 		require.NoError(t, b.Steer(owner, nil))
+		Await()
 		require.NoError(t, v.Probe(packet(spec{dstMAC: b.mac, srcMAC: b.mac, ether: 0x88b5, tag: n})))
 		last := false
 		for { // what comes, to when nothing has for a while

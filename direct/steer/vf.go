@@ -254,11 +254,10 @@ func forget(m *ebpf.Map, key uint32) error {
 	return nil
 }
 
-// Probe sends a frame into the VF towards the instance, behind all that was
-// steered there until now. Ethernet header and all are the caller's. Error:
-// unix.ENXIO, when the device is gone.
+// Probe sends a frame into the VF towards the instance; after Await, behind all that was
+// steered there before. Ethernet header and all are the caller's. It may be lost, as any
+// frame. Error: unix.ENXIO, when the device is gone.
 func (v *VF) Probe(frame []byte) error {
-	Await() // what has been steered is on its way then
 	if err := v.prober.send(v.pair.outer, frame); err != nil {
 		return fmt.Errorf("send a probe into VF %d: %w", v.slot, err)
 	}

@@ -198,14 +198,14 @@ func (s *switcher) sendMark(a protocol.Action, q directQueue) error {
 		return fmt.Errorf("the uplink's address is unknown: %w", err)
 	}
 	frame := modeswitch.Probe([6]byte(mac), a.Mark.Nonce(a.Epoch))
+	if a.Mark != protocol.MarkProbe {
+		steer.Await() // what was decided before is in the path's queues then
+	}
 	if a.Mode == protocol.Direct {
 		if q == nil {
 			return errors.New("there is no queue")
 		}
 		return q.Probe(frame)
-	}
-	if a.Mark != protocol.MarkProbe {
-		steer.Await() // what was decided before is in the server's queues then
 	}
 	args, err := json.Marshal(wire.Mark{ID: uint32(s.i.id), Frame: frame})
 	if err != nil {
