@@ -88,8 +88,10 @@ func TestInUse(t *testing.T) {
 		for _, other := range append(drivers, "") {
 			refused(t, direct.Options{NIC: nicName, Driver: other}, direct.ErrInUse, nicName, "pid "+strconv.Itoa(os.Getpid()), filepath.Base(os.Args[0])[:6])
 		}
+		require.ErrorIs(t, direct.Check(context.Background(), nicName, ""), direct.ErrInUse)
 		echo(t, d.Queues()[0], newStation(t, peerName), mac, peer, 100)
 		require.NoError(t, d.Close())
+		require.NoError(t, direct.Check(context.Background(), nicName, ""))
 		for _, other := range drivers {
 			require.NoError(t, open(t, direct.Options{NIC: nicName, Driver: other}).Close())
 		}

@@ -39,10 +39,11 @@ func Open(ctx context.Context, o Options) (Device, error) {
 	return nil, unknownDriver(o.Driver)
 }
 
-// Check tells whether Open would refuse a NIC, or driver, for what it is. It opens
-// nothing. Errors: ErrNoNIC, ErrUnsupported, ErrDefaultRoute; others for a driver
-// that there is not.
-func Check(name, driver string) error {
+// Check tells whether Open would refuse a NIC, or driver, for what it is or because
+// somebody has it: of one that is in use it looks for about a second whether it
+// stays so, unless ctx ends. It opens nothing. Errors: ErrNoNIC, ErrUnsupported,
+// ErrDefaultRoute, ErrInUse; others for a driver that there is not.
+func Check(ctx context.Context, name, driver string) error {
 	switch driver {
 	case "", "afxdp", "tap", "afpacket":
 	default:
@@ -58,7 +59,10 @@ func Check(name, driver string) error {
 		return err
 	}
 	defer l.Close()
-	return l.Usable()
+	if err := l.Usable(); err != nil {
+		return err
+	}
+	return l.Acquire(ctx) // given back at once
 }
 
 func unknownDriver(name string) error {

@@ -65,7 +65,7 @@ func newCommand() *cobra.Command {
 			if err != nil {
 				return usage.Wrap(err)
 			}
-			if err := o.CheckNIC(); err != nil {
+			if err := o.CheckNIC(cmd.Context()); err != nil {
 				return err
 			}
 			err = monitor.Run(cmd.Context(), o)

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -109,11 +110,11 @@ func (o *Options) check() error {
 // CheckNIC tells whether the uplink's NIC is one that can be served. With a
 // predecessor's state it does not look: instances wait, so a NIC that is gone is
 // waited for, too. Errors: direct.Check's.
-func (o *Options) CheckNIC() error {
+func (o *Options) CheckNIC(ctx context.Context) error {
 	if _, err := os.Stat(o.stateDir()); err == nil {
 		return nil
 	}
-	if err := direct.Check(o.Uplink.NIC, o.Uplink.Driver); err != nil {
+	if err := direct.Check(ctx, o.Uplink.NIC, o.Uplink.Driver); err != nil {
 		return fmt.Errorf("uplink %s: %w", o.Uplink.NIC, err)
 	}
 	return nil

@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -75,6 +77,20 @@ func TestSharedAddress(t *testing.T) {
 func TestNoMonitor(t *testing.T) {
 	socket := filepath.Join(workDir(t), "nobody.sock")
 	start(t, []string{"--mode", "server", "--socket", socket}, "true").requireError(1, socket, "start junctiond")
+}
+
+// TestSecondMonitor: one that is started for a NIC that another serves ends, and says
+// who that is.
+func TestSecondMonitor(t *testing.T) {
+	r := newRig(t, variant{engine: engines[0], driver: serverMode}, lab.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := r.Server.Command(ctx, filepath.Join(commands, "junctiond"), "--nic", lab.ServerNIC, "--addr", "198.18.0.9/24",
+		"--socket", filepath.Join(workDir(t), "second.sock")).CombinedOutput()
+	var ended *exec.ExitError
+	require.ErrorAs(t, err, &ended)
+	require.Equal(t, 1, ended.ExitCode(), string(out))
+	require.Contains(t, string(out), fmt.Sprintf("%s is held by junctiond (pid %d)", lab.ServerNIC, r.status().PID))
 }
 
 // TestRefusedConnection: what nobody listens for is refused as a host would.
