@@ -344,14 +344,8 @@ func TestExclusiveActuatorDies(t *testing.T) {
 			mine, theirs := split(cores)
 			strangers, tids := startStrangers(t, dir, cores), confinedWorkers(t, dir)
 			before := originals(t, tids)
-			argv := append(role("actuator"), mine.String())
-			for _, tid := range tids {
-				argv = append(argv, fmt.Sprint(tid))
-			}
 			t.Setenv(cpusetsEnv, dir)
-			cmd, out := command(t, argv...)
-			require.True(t, out.Scan())
-			require.Equal(t, "pushed", out.Text())
+			cmd, _ := startActuator(t, mine, tids)
 			off(t, strangers, theirs)
 			require.NoError(t, Reclaim(dir))
 			off(t, strangers, theirs) // its owner lives

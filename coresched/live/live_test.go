@@ -145,6 +145,18 @@ func actuate() error {
 	return a.Close()
 }
 
+// startActuator starts a process with an enclave "e" of some cores, and threads in it.
+func startActuator(t *testing.T, cores cs.CPUSet, tids []int) (cmd *exec.Cmd, out *bufio.Scanner) {
+	argv := append(role("actuator"), cores.String())
+	for _, tid := range tids {
+		argv = append(argv, strconv.Itoa(tid))
+	}
+	cmd, out = command(t, argv...)
+	require.True(t, out.Scan())
+	require.Equal(t, "pushed", out.Text())
+	return cmd, out
+}
+
 func command(t *testing.T, argv ...string) (cmd *exec.Cmd, out *bufio.Scanner) {
 	cmd, _, out = converse(t, nil, argv...)
 	return cmd, out
@@ -422,13 +434,7 @@ func TestActuatorDies(t *testing.T) {
 			needHost(t)
 			tids := startWorkers(t)
 			before := originals(t, tids)
-			argv := append(role("actuator"), oneCore(t).String())
-			for _, tid := range tids {
-				argv = append(argv, strconv.Itoa(tid))
-			}
-			cmd, out := command(t, argv...)
-			require.True(t, out.Scan())
-			require.Equal(t, "pushed", out.Text())
+			cmd, out := startActuator(t, oneCore(t), tids)
 			eventually(t, "a thread is taken", func() bool { return originals(t, tids[:1])[0] != before[0] })
 			require.NoError(t, cmd.Process.Signal(signal))
 			asBefore(t, tids, before)

@@ -1,7 +1,6 @@
 package live
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -24,13 +23,7 @@ func TestSuccessor(t *testing.T) {
 			t.Setenv(stateEnv, state)
 			tids := startWorkers(t)
 			before := originals(t, tids)
-			argv := append(role("actuator"), oneCore(t).String())
-			for _, tid := range tids {
-				argv = append(argv, fmt.Sprint(tid))
-			}
-			cmd, out := command(t, argv...)
-			require.True(t, out.Scan())
-			require.Equal(t, "pushed", out.Text())
+			cmd, _ := startActuator(t, oneCore(t), tids)
 			require.True(t, Left(state))
 			r, err := loadRecord(state)
 			require.NoError(t, err)
@@ -132,13 +125,7 @@ func TestRecordOfTheStanding(t *testing.T) {
 	t.Setenv(stateEnv, state)
 	tids := startWorkers(t)
 	before := originals(t, tids)
-	argv := append(role("actuator"), oneCore(t).String())
-	for _, tid := range tids {
-		argv = append(argv, fmt.Sprint(tid))
-	}
-	cmd, out := command(t, argv...)
-	require.True(t, out.Scan())
-	require.Equal(t, "pushed", out.Text())
+	cmd, _ := startActuator(t, oneCore(t), tids)
 	record := func() record {
 		r, err := loadRecord(state)
 		require.NoError(t, err)

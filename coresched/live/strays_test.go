@@ -61,14 +61,12 @@ func TestStraysAreRestored(t *testing.T) {
 			needHost(t)
 			made, in, out := converse(t, nil, role("maker")...)
 			require.True(t, out.Scan())
-			argv, before := append(role("actuator"), oneCore(t).String()), original{}
+			tids, before := []int(nil), original{}
 			for tid := range threadsInProc(t, made.Process.Pid) {
 				before = originals(t, []int{tid})[0]
-				argv = append(argv, strconv.Itoa(tid))
+				tids = append(tids, tid)
 			}
-			cmd, out := command(t, argv...)
-			require.True(t, out.Scan())
-			require.Equal(t, "pushed", out.Text())
+			cmd, _ := startActuator(t, oneCore(t), tids)
 			_, err := io.WriteString(in, "go\n")
 			require.NoError(t, err)
 			eventually(t, "others are made, and taken", func() bool {
