@@ -95,7 +95,7 @@ func (f *forwarder) ingress(p *packet, now int64) verdict {
 	case f.solicits(p):
 		return answer(replyNDP)
 	case f.ours(p.ip.dst):
-		return f.local(p, &f.limit, now)
+		return f.local(p, nil, now)
 	case p.ip.group || p.dstMAC.group():
 		return verdict{action: actFlood}
 	}
@@ -140,7 +140,7 @@ func (f *forwarder) egress(s *sender, p *packet, now int64) verdict {
 	case f.solicits(p):
 		return answer(replyNDP)
 	case f.ours(p.ip.dst):
-		return f.local(p, s.limit, now)
+		return f.local(p, s, now)
 	case p.ip.group && p.ip.v6 && p.ip.proto == protoICMPv6 && (p.icmp.kind == icmp6Solicit || p.icmp.kind == icmp6Advertise):
 		return verdict{action: actUplink}
 	case p.reports():
@@ -201,10 +201,10 @@ func (f *forwarder) sendsShared(s *sender, p *packet, now int64) reason {
 			return dropSpoofedPort
 		}
 	} else if request, _ := p.icmp.echo(h.v6); request && isICMP(h) {
-		f.echoes.note(echoFlow(h.dst, h.src, p.icmp.ident), s.id, now)
+		f.echoes.note(echoFlow(h.dst, h.src, p.icmp.ident), fromInstance(s.id), s.id, now)
 	}
 	if h.fragment {
-		f.sent.note(h.datagram(), s.id, now)
+		f.sent.note(h.datagram(), fromInstance(s.id), s.id, now)
 	}
 	return dropNone
 }

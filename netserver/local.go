@@ -5,8 +5,8 @@ import "junction/portmap/table"
 // serverItself stands, among flows, for the server, which answers echo requests.
 const serverItself = 0
 
-// local decides about a packet for one of our addresses; l is of its sender's refusals.
-func (f *forwarder) local(p *packet, l *limiter, now int64) verdict {
+// local decides about a packet for one of our addresses; without s it is from the wire.
+func (f *forwarder) local(p *packet, s *sender, now int64) verdict {
 	h := &p.ip
 	w := f.view().Address(h.dst)
 	if w.Kind() == table.Dedicated {
@@ -15,18 +15,31 @@ func (f *forwarder) local(p *packet, l *limiter, now int64) verdict {
 	if !h.first {
 		return f.furtherFragment(h, now)
 	}
+	l := &f.limit
+	if s != nil {
+		l = s.limit
+	}
 	v := f.sharedAddress(p, l, now)
 	if h.fragment {
 		switch {
 		case v.action == actDeliver:
-			f.arriving.note(h.datagram(), v.owner, now)
+			f.arrives(h, s, v.owner, now)
 		case v.action == actAnswer && v.reply == replyEcho:
-			f.arriving.note(h.datagram(), serverItself, now)
+			f.arrives(h, s, serverItself, now)
 		case v.action == actAnswer:
 			return drop(dropNoPort) // refusals are for whole packets
 		}
 	}
 	return v
+}
+
+// arrives notes where a first fragment goes.
+func (f *forwarder) arrives(h *ipHeader, s *sender, to uint32, now int64) {
+	by := fromWire(to)
+	if s != nil {
+		by = fromInstance(s.id)
+	}
+	f.arriving.note(h.datagram(), by, to, now)
 }
 
 // furtherFragment sends a fragment to where the first one went.
