@@ -35,7 +35,10 @@ const recordSchema = 1
 // times and cpusets are no more, whoever has their numbers now.
 var errOtherBoot = errors.New("of before this machine was started")
 
-// bootID tells one run of the machine from the next: random(4).
+// BootID tells one run of the machine from the next: random(4). Numbers of processes,
+// and when they were started, mean something in one alone. Callers may be concurrent.
+func BootID() string { return bootID() }
+
 var bootID = sync.OnceValue(func() string {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without /proc nothing here works
 	return strings.TrimSpace(string(b))
@@ -119,7 +122,7 @@ func loadRecord(path string) (r record, err error) {
 	if err != nil {
 		return r, fmt.Errorf("%s: not of this version: %w", path, err)
 	}
-	if r.Boot != bootID() {
+	if r.Boot != BootID() {
 		return r, fmt.Errorf("%s: %w", path, errOtherBoot)
 	}
 	return r, nil
@@ -167,7 +170,7 @@ func (l *listener) seal(at cs.Time) error {
 // snapshot is the record as of now.
 // +checklocks:a.mu
 func (a *Actuator) snapshot() *record {
-	r := &record{Schema: recordSchema, Boot: bootID(), At: clock(), Guard: a.guard.identity}
+	r := &record{Schema: recordSchema, Boot: BootID(), At: clock(), Guard: a.guard.identity}
 	if a.keeper != nil {
 		r.Cpusets = a.keeper.dir
 	}

@@ -64,7 +64,7 @@ func TestResumeWithoutThreads(t *testing.T) {
 	o.State = filepath.Join(t.TempDir(), "sched.json")
 	require.False(t, Left(o.State))
 	r := record{
-		Schema: recordSchema, Boot: bootID(), At: clock(), Guard: identity{os.Getpid(), 1},
+		Schema: recordSchema, Boot: BootID(), At: clock(), Guard: identity{os.Getpid(), 1},
 		Enclaves: []enclaveRecord{
 			{Name: "e", CPUs: oneCore(t).String(), Timeout: time.Hour, Policy: &policyRecord{Program: "sol", Started: 1}},
 			{Name: "broken", CPUs: "x"}, {Name: "twice", CPUs: oneCore(t).String()},
@@ -171,7 +171,7 @@ func TestRecordFollows(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	f.Add([]byte(`{"schema":1,"boot":"` + bootID() + `","enclaves":[{"name":"e","cpus":"0"}],"threads":[{"id":1,"started":2,"cpus":"0-3","enclave":"e"}]}`))
+	f.Add([]byte(`{"schema":1,"boot":"` + BootID() + `","enclaves":[{"name":"e","cpus":"0"}],"threads":[{"id":1,"started":2,"cpus":"0-3","enclave":"e"}]}`))
 	path := filepath.Join(f.TempDir(), "record")
 	f.Fuzz(func(t *testing.T, b []byte) {
 		require.NoError(t, os.WriteFile(path, b, 0o600))

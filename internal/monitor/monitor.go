@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -76,8 +75,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := live.Reclaim(o.Sched.Cpusets); err != nil {
 		o.Logger.Warn("cores that a monitor that died has kept for an enclave", "error", err)
 	}
-	before, err := o.loadState()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	before, err := o.predecessor()
+	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	if err := o.openState(); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"junction/coresched/live"
 	"junction/direct"
 	"junction/internal/config"
 	"junction/internal/monitor/wire"
@@ -26,6 +27,7 @@ import (
 // the network server's view of the table tells, and rings, which instances keep.
 type state struct {
 	Schema    int            `json:"schema"`
+	Boot      string         `json:"boot"` // of the machine, in which alone the processes are who they were
 	Shared    []netip.Prefix `json:"shared"`
 	Last      uint32         `json:"last"`
 	Server    process        `json:"server"`
@@ -58,7 +60,11 @@ type process struct {
 	Start string `json:"start"` // clock ticks since boot, proc(5)
 }
 
-const stateSchema = 1
+const stateSchema = 2
+
+// errOtherBoot is for what a monitor left before the machine was started anew: its
+// server and instances are no more, whoever has their numbers now.
+var errOtherBoot = errors.New("of before this machine was started")
 
 func (o *Options) stateDir() string { return o.Socket + ".state" }
 
@@ -68,7 +74,7 @@ func (o *Options) escrowPath(id portmap.Instance) string {
 }
 
 // loadState reads what a predecessor left; fs.ErrNotExist if there was none, or
-// it ended as it should.
+// it ended as it should; errOtherBoot if it is of no use any more.
 func (o *Options) loadState() (s state, err error) {
 	if err := o.checkFolder(); err != nil {
 		return s, err
@@ -77,8 +83,15 @@ func (o *Options) loadState() (s state, err error) {
 	if err != nil {
 		return s, err
 	}
-	if err := json.Unmarshal(b, &s); err != nil || s.Schema != stateSchema {
-		return s, fmt.Errorf("%s: not of this version (schema %d, %w); remove it to begin anew", o.stateDir(), s.Schema, err)
+	err = json.Unmarshal(b, &s)
+	if err == nil && s.Schema != stateSchema {
+		err = fmt.Errorf("schema %d", s.Schema)
+	}
+	if err != nil {
+		return s, fmt.Errorf("%s: not of this version (%w); remove it to begin anew", o.stateDir(), err)
+	}
+	if s.Boot != live.BootID() {
+		return s, fmt.Errorf("%s: %w", o.stateDir(), errOtherBoot)
 	}
 	if len(s.Shared) != len(o.Shared) {
 		return s, fmt.Errorf("%s: the monitor before had the shared addresses %v; start with these, or remove the folder to begin anew", o.stateDir(), s.Shared)
@@ -99,7 +112,7 @@ func (m *Monitor) save() {
 	if !m.opened {
 		return // what the predecessor left still holds
 	}
-	s := state{Schema: stateSchema, Shared: m.opts.Shared, Last: uint32(m.last), Auto: m.auto.orders()}
+	s := state{Schema: stateSchema, Boot: live.BootID(), Shared: m.opts.Shared, Last: uint32(m.last), Auto: m.auto.orders()}
 	s.Channels = m.uplink.before.Load()
 	s.Server, s.Spare = m.server.processes()
 	for _, i := range m.instances {
@@ -119,6 +132,20 @@ func (m *Monitor) save() {
 	if err != nil {
 		m.opts.Logger.Warn("state not saved", "error", err)
 	}
+}
+
+// predecessor reads what a monitor before left; it is empty if there is none to take
+// over from. What is of before the machine was started is removed.
+func (o *Options) predecessor() (state, error) {
+	s, err := o.loadState()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return state{}, nil
+	case errors.Is(err, errOtherBoot):
+		o.Logger.Info("the monitor before is not taken over from", "reason", err)
+		return state{}, os.RemoveAll(o.stateDir())
+	}
+	return s, err
 }
 
 // openState makes the folder.
