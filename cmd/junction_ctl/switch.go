@@ -113,8 +113,14 @@ func (f *switchFlags) parseMode() (protocol.Mode, error) {
 // order makes what is asked of junctiond, but for the instance.
 func (f *switchFlags) order(cmd *cobra.Command) (o wire.SwitchOrder, err error) {
 	o.Wait = f.wait
-	if o.Mode, err = f.parseMode(); err != nil || !cmd.Flags().Changed("ports") {
+	if o.Mode, err = f.parseMode(); err != nil {
 		return o, err
+	}
+	if f.mode == modeAuto && f.wait {
+		return o, errors.New("switch: --wait has no meaning with --mode auto, which switches nothing by itself")
+	}
+	if !cmd.Flags().Changed("ports") {
+		return o, nil
 	}
 	if f.mode != protocol.Direct.String() {
 		return o, errors.New("switch: --ports goes with --mode direct")

@@ -52,6 +52,8 @@ func TestWrongArguments(t *testing.T) {
 		"sched sim --policy sol --workload exp --load 0.5 --hints --kthreads 2": "give one of the two",
 		"sched sim --policy sol --workload exp --load 0.5 --cost no":            "take ghost, stock or free",
 		"status --socket /none/monitor.sock":                                    "start junctiond, or name its socket with --socket",
+		"switch web --mode auto --wait":                                         "--wait has no meaning with --mode auto",
+		"switch --all --wait --mode auto":                                       "--wait has no meaning with --mode auto",
 		"sched policy set e sol --start-timeout 0s":                             "more than 0 and at most 10m",
 	} {
 		cmd := newCommand(io.Discard)
