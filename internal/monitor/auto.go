@@ -290,11 +290,11 @@ func (o *Options) checkAuto(s *wire.AutoSettings) error {
 func (m *Monitor) unpin(a wire.Ask) (InstanceStatus, error) {
 	var to wire.Target
 	if err := json.Unmarshal(a.Args, &to); err != nil {
-		return InstanceStatus{}, fmt.Errorf("switch: %w: %w", err, unix.EINVAL)
+		return InstanceStatus{}, fmt.Errorf("%w: %w", err, unix.EINVAL)
 	}
 	i, err := m.find(to.ID)
 	if err != nil {
-		return InstanceStatus{}, fmt.Errorf("switch: %w", err)
+		return InstanceStatus{}, err
 	}
 	m.mu.Lock()
 	i.sw.pinned.Store(false)

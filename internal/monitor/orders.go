@@ -38,10 +38,10 @@ func (m *Monitor) restart(ctx context.Context) (ServerStatus, error) {
 func (m *Monitor) upgrade(ctx context.Context, a wire.Ask) (ServerStatus, error) {
 	var u wire.Upgrade
 	if err := json.Unmarshal(a.Args, &u); err != nil {
-		return ServerStatus{}, fmt.Errorf("upgrade: %w: %w", err, unix.EINVAL)
+		return ServerStatus{}, fmt.Errorf("%w: %w", err, unix.EINVAL)
 	}
 	if err := unix.Access(u.Path, unix.X_OK); err != nil {
-		return ServerStatus{}, fmt.Errorf("upgrade to %s: %w", u.Path, err)
+		return ServerStatus{}, fmt.Errorf("%s: %w", u.Path, err)
 	}
 	before := m.server.setProgram([]string{u.Path})
 	status, killed, err := m.upgraded(ctx)
@@ -52,7 +52,7 @@ func (m *Monitor) upgrade(ctx context.Context, a wire.Ask) (ServerStatus, error)
 	if killed {
 		m.server.kill("the upgrade failed")
 	}
-	return ServerStatus{}, fmt.Errorf("upgrade to %s: %w; the one before serves again", u.Path, err)
+	return ServerStatus{}, fmt.Errorf("%s: %w; the one before serves again", u.Path, err)
 }
 
 // upgraded starts the program that was set as a spare, and when that has connected
@@ -86,7 +86,7 @@ func (m *Monitor) askInstance(ctx context.Context, peer control.Peer, a wire.Ask
 	defer closeAll(files)
 	var to wire.Target
 	if err := json.Unmarshal(a.Args, &to); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", a.Verb, err, unix.EINVAL)
+		return nil, fmt.Errorf("%w: %w", err, unix.EINVAL)
 	}
 	i, err := m.find(to.ID)
 	if err != nil {

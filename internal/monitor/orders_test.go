@@ -90,6 +90,24 @@ func TestAwaitedOrders(t *testing.T) {
 	}
 }
 
+// TestErrorNamesOrderOnce: the client says which order failed, so the monitor does not.
+func TestErrorNamesOrderOnce(t *testing.T) {
+	socket := start(t, "works")
+	const noObject = 7
+	nobody := wire.Target{ID: 99}
+	for verb, wrong := range map[string]any{
+		"auto": map[string]int{"queues": -1}, "upgrade": wire.Upgrade{Path: "/none"},
+		"unpin": nobody, "switch": nobody, "limit": nobody, "exec": nobody, "signal": nobody,
+		wire.SchedCreate: wire.Sched{CPUs: "x"}, wire.SchedPush: wire.Sched{Enclave: "none"},
+	} {
+		for _, args := range []any{noObject, wrong} {
+			_, err := command[any](t, socket, verb, args)
+			require.ErrorContains(t, err, verb+": ")
+			require.Equal(t, 1, strings.Count(err.Error(), verb), err.Error())
+		}
+	}
+}
+
 // TestPriority: it decides the weight that an instance begins with, as far as its
 // user may; limit overrides it.
 func TestPriority(t *testing.T) {

@@ -118,7 +118,7 @@ func (m *Monitor) schedLook() (any, error) {
 func (m *Monitor) schedOrder(ctx context.Context, peer control.Peer, a wire.Ask) (any, error) {
 	var o wire.Sched
 	if err := json.Unmarshal(a.Args, &o); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", a.Verb, err, unix.EINVAL)
+		return nil, fmt.Errorf("%w: %w", err, unix.EINVAL)
 	}
 	if a.Verb == wire.SchedCreate {
 		return m.schedCreate(&o)

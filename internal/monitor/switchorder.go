@@ -20,11 +20,11 @@ import (
 func (m *Monitor) switchMode(ctx, caller context.Context, a wire.Ask) (wire.SwitchResult, error) {
 	var o wire.SwitchOrder
 	if err := json.Unmarshal(a.Args, &o); err != nil {
-		return wire.SwitchResult{}, fmt.Errorf("switch: %w: %w", err, unix.EINVAL)
+		return wire.SwitchResult{}, fmt.Errorf("%w: %w", err, unix.EINVAL)
 	}
 	i, err := m.find(o.ID)
 	if err != nil {
-		return wire.SwitchResult{}, fmt.Errorf("switch: %w", err)
+		return wire.SwitchResult{}, err
 	}
 	i.sw.orders.Add(1)
 	defer i.sw.orders.Add(-1)
