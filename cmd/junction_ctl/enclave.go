@@ -54,7 +54,7 @@ func (c *ctl) enclaveCreateCommand() *cobra.Command {
 		})
 	cmd.Flags().StringVar(&cpus, "cpus", "", "cores, such as 0-3,8")
 	cmd.Flags().BoolVar(&exclusive, "exclusive", false, "keep everybody else off these cores (cpusets of cgroup v1)")
-	cmd.Flags().DurationVar(&timeout, "runnable-timeout", 0, "a policy that lets a thread wait longer is taken away; 0: never")
+	cmd.Flags().DurationVar(&timeout, "runnable-timeout", 0, "a policy that lets a thread wait longer is taken away; 0: never, as runnable_timeout_us is in the JSON of sched enclave show")
 	_ = cmd.MarkFlagRequired("cpus") // fails only for flags that do not exist
 	cmd.Long = createLong
 	return cmd
@@ -306,9 +306,17 @@ func cpusText(e *live.EnclaveStatus) string {
 	return text
 }
 
+// timeoutText says how long a policy may let a thread wait.
+func timeoutText(e *live.EnclaveStatus) string {
+	if e.RunnableTimeoutUS == 0 {
+		return "never"
+	}
+	return (time.Duration(e.RunnableTimeoutUS) * time.Microsecond).String()
+}
+
 func writeEnclave(w io.Writer, e live.EnclaveStatus, threads []live.ThreadStatus, instances []live.InstanceStatus) {
 	writeEnclaves(w, []live.EnclaveStatus{e})
-	fmt.Fprintf(w, "\nagent_online\t%v\trunnable_timeout\t%v\tabi_version\t%d\n", e.AgentOnline, time.Duration(e.RunnableTimeoutUS)*time.Microsecond, e.ABIVersion)
+	fmt.Fprintf(w, "\nagent_online\t%v\trunnable_timeout\t%s\tabi_version\t%d\n", e.AgentOnline, timeoutText(&e), e.ABIVersion)
 	fmt.Fprintf(w, "threads ever\t%d\tmessages\t%d\tlost\t%d\n", e.Entered, e.Messages, e.Lost)
 	fmt.Fprintf(w, "policies\t%d\tcrashes\t%d\tstalls\t%d\t%s\n\n", e.Policies, e.Crashes, e.Stalls, plain(e.LastEnd))
 	if e.TakeoverUS > 0 {

@@ -24,6 +24,11 @@ func TestEnclaveTables(t *testing.T) {
 	for _, want := range []string{"work     0-3", "active", "replaced by cfs", "1.5ms", "2.5ms", `make\n\x1b[31m `, "blocked", "web", "3 (held: it did not comply in time)"} {
 		require.Contains(t, out.String(), want)
 	}
+	require.Regexp(t, `runnable_timeout +never`, out.String())
+	out.Reset()
+	e.RunnableTimeoutUS = 1500
+	require.NoError(t, tabulate(&out, func(w io.Writer) { writeEnclave(w, e, nil, nil) }))
+	require.Regexp(t, `runnable_timeout +1.5ms`, out.String())
 	out.Reset()
 	r := schedTopReport{SchedTop: monitor.SchedTop{Enclaves: []live.EnclaveStatus{e}, Threads: threads}, HandoffsPerS: map[string]float64{"work": 41.6}}
 	require.NoError(t, tabulate(&out, func(w io.Writer) { writeSchedTop(w, &r) }))

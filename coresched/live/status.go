@@ -21,8 +21,8 @@ type EnclaveStatus struct {
 	Status            string `json:"status"` // active, or idle without a policy
 	AgentOnline       bool   `json:"agent_online"`
 	Policy            string `json:"policy,omitempty"`
-	PID               int    `json:"pid,omitempty"` // of the policy's process
-	RunnableTimeoutUS int64  `json:"runnable_timeout_us"`
+	PID               int    `json:"pid,omitempty"`       // of the policy's process
+	RunnableTimeoutUS int64  `json:"runnable_timeout_us"` // 0: never
 	ABIVersion        int    `json:"abi_version"`
 	Entered           uint64 `json:"entered"` // threads, ever
 	Left              uint64 `json:"left"`    // or ended
