@@ -83,7 +83,7 @@ func TestTraceVerb(t *testing.T) {
 		require.Zero(t, one.exit())
 		require.Equal(t, 1, strings.Count(one.stdout.String(), "\n"), one.stdout.String())
 		c = r.control("trace", "0")
-		require.Equal(t, 1, launch(t, c, c.Cmd).exit())
+		require.Equal(t, 2, launch(t, c, c.Cmd).exit())
 		web.terminate(143)
 	})
 }
