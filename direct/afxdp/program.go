@@ -88,7 +88,7 @@ func (p *Program) attach(l *nic.Link, generic bool) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST):
-		return l.InUse(xdpHolder(l.Attrs().Index))
+		return l.InUse(xdpHolder(l))
 	}
 	return nic.Denied(err, "attach the XDP program to "+l.Name(), "CAP_BPF", "CAP_NET_ADMIN")
 }
@@ -114,17 +114,28 @@ func (p *Program) Close() error {
 
 // xdpHolder returns a process that holds the bpf_link on the NIC; 0 if none
 // can be found.
-func xdpHolder(ifindex int) int {
+func xdpHolder(l *nic.Link) int {
+	if id, ok := xdpLink(l); ok {
+		return nic.HolderByFDInfo("link_id", strconv.Itoa(int(id)))
+	}
+	return 0
+}
+
+// xdpLink returns the bpf_link on the NIC. Links are of all network namespaces, each
+// with numbers of its own for NICs: the program tells which of several it is.
+func xdpLink(l *nic.Link) (id link.ID, ok bool) {
+	if err := l.Refresh(); err != nil || l.Attrs().Xdp == nil {
+		return 0, false
+	}
 	links := new(link.Iterator)
 	defer links.Close()
 	for links.Next() {
 		info, err := links.Link.Info()
-		if err != nil || info.XDP() == nil || int(info.XDP().Ifindex) != ifindex {
-			continue
+		if err == nil && info.XDP() != nil && int(info.XDP().Ifindex) == l.Attrs().Index && uint32(info.Program) == l.Attrs().Xdp.ProgId {
+			return info.ID, true
 		}
-		return nic.HolderByFDInfo("link_id", strconv.Itoa(int(info.ID)))
 	}
-	return 0
+	return 0, false
 }
 
 // attachBest attaches natively if the driver can, else generically.

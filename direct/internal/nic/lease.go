@@ -1,11 +1,14 @@
 package nic
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,22 +139,35 @@ func Retry(ctx context.Context, try func() error) error {
 }
 
 // HolderByFDInfo returns a process with a file descriptor of which
-// /proc/PID/fdinfo (proc(5)) has the line "key:<tab>value"; 0 if there is none.
-func HolderByFDInfo(key, value string) int {
-	want := key + ":\t" + value
+// /proc/PID/fdinfo (proc(5)) has the line "key:<tab>value"; 0 if there is none. Of
+// several, as a NIC's name may be another one's in another network namespace, it is
+// one with a thread in the caller's.
+func HolderByFDInfo(key, value string) (holder int) {
+	want, here := key+":\t"+value, namespaceOf("thread-self")
 	for _, pid := range processes() {
-		dir := fmt.Sprintf("/proc/%d/fdinfo", pid)
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			continue // it has ended
+		if !hasDescriptor(pid, want) {
+			continue
 		}
-		for _, e := range entries {
-			if hasLine(dir+"/"+e.Name(), want) {
-				return pid
-			}
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+		if slices.ContainsFunc(threads, func(dir string) bool { return namespaceOf(strings.TrimPrefix(dir, "/proc/")) == here }) {
+			return pid
 		}
+		holder = cmp.Or(holder, pid)
 	}
-	return 0
+	return holder
+}
+
+func hasDescriptor(pid int, want string) bool {
+	dir := fmt.Sprintf("/proc/%d/fdinfo", pid)
+	entries, err := os.ReadDir(dir)
+	return err == nil && slices.ContainsFunc(entries, func(e os.DirEntry) bool { return hasLine(dir+"/"+e.Name(), want) })
+}
+
+// namespaceOf names the network namespace of a task, by its folder in /proc; empty
+// if it has ended.
+func namespaceOf(task string) string {
+	name, _ := os.Readlink("/proc/" + task + "/ns/net")
+	return name
 }
 
 func hasLine(path, want string) bool {
