@@ -119,7 +119,7 @@ instance is scheduled as a whole: it says how many of its kthreads it could use,
 has as many threads of its programs execute as get a core. What it wants stands in
 its configuration, with Caladan's meaning: runtime_kthreads (at most), runtime_guaranteed_kthreads
 (get a core whenever they want one), runtime_spinning_kthreads (always want one),
-runtime_priority (lc or be) and runtime_qdelay_us (a thread that waits longer is
+runtime_priority (lc or, as the default, be) and runtime_qdelay_us (a thread that waits longer is
 congestion, for which ias takes cores from best effort).`
 
 func (c *ctl) enclaveOrder(ctx context.Context, verb string, o wire.Sched) error {

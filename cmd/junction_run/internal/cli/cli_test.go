@@ -379,4 +379,6 @@ func TestCoresOfConfig(t *testing.T) {
 	require.Equal(t, Cores{BestEffort: true, Guaranteed: 1, Delay: 25 * time.Microsecond}, got.Cores)
 	require.Empty(t, got.Warnings)
 	require.Len(t, mustParse(t, file, "--mode", "none", "--", "p").Warnings, 3)
+	require.True(t, mustParse(t, "--mode", "server", "--", "p").Cores.BestEffort, "as in Caladan")
+	require.False(t, mustParse(t, "--mode", "server", "--priority", "lc", "--", "p").Cores.BestEffort)
 }

@@ -73,7 +73,7 @@ func (f *flags) registerNetwork(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.noOutlet, "no-outlet", false, "with AF_XDP: cut what is larger than the MTU, and make its checksums, in the instance, instead of sending it whole through a TAP that passes it on to the NIC")
 	option(fs, "ip", "CIDR", "address with its prefix length, IPv4 or IPv6; repeatable; with junctiond: an address of one's own instead of the shared one", f.addPrefix)
 	option(fs, "gateway", "ADDR", "default router; repeatable, one for each IP version", f.addGateway)
-	word(fs, &f.priority, "priority", "WORD", "with junctiond: lc (latency critical: eight times the part of a busy uplink) or be (best effort); default: be")
+	word(fs, &f.priority, "priority", "WORD", "with junctiond: lc (latency critical: eight times the part of a busy uplink, and in an enclave cores before others) or be (best effort); default: be")
 	option(fs, "mtu", "BYTES", "largest IP packet; default: the NIC's", number(&f.mtu, minMTU, maxMTU))
 	option(fs, "spin", "DURATION", "how long to look for packets before sleeping, such as 50us; default: not at all", f.setSpin)
 	option(fs, "pcap", "FILE", "write the instance's packets to a file", path(&f.pcap))
