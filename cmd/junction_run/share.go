@@ -33,10 +33,10 @@ func (o *operators) share(files []int) (any, error) {
 	o.sharer = cores.Start(threads{o.inst.Kthreads(), o.link}, taker, cores.Options{
 		Kthreads: limit, Guaranteed: o.cores.Guaranteed, Delay: cmp.Or(o.cores.Delay, defaultDelay), Logger: o.logger,
 	})
-	o.logger.Info("cores are scheduled", "kthreads", limit, "best_effort", o.cores.BestEffort)
+	o.logger.Info("cores are scheduled", "kthreads", limit, "latency_critical", o.cores.LatencyCritical)
 	return wire.CoresWanted{
 		Kthreads: limit, Spinning: min(o.cores.Spinning, limit), Guaranteed: o.cores.Guaranteed,
-		BestEffort: o.cores.BestEffort, Delay: o.cores.Delay,
+		BestEffort: !o.cores.LatencyCritical, Delay: o.cores.Delay,
 	}, nil
 }
 

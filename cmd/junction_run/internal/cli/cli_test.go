@@ -376,9 +376,9 @@ func TestMonitorExpected(t *testing.T) {
 func TestCoresOfConfig(t *testing.T) {
 	file := configFile(t, "runtime_kthreads 2\nruntime_guaranteed_kthreads 1\nruntime_priority be\nruntime_qdelay_us 25\n")
 	got := mustParse(t, file, "--mode", "server", "--", "p")
-	require.Equal(t, Cores{BestEffort: true, Guaranteed: 1, Delay: 25 * time.Microsecond}, got.Cores)
+	require.Equal(t, Cores{Guaranteed: 1, Delay: 25 * time.Microsecond}, got.Cores)
 	require.Empty(t, got.Warnings)
 	require.Len(t, mustParse(t, file, "--mode", "none", "--", "p").Warnings, 3)
-	require.True(t, mustParse(t, "--mode", "server", "--", "p").Cores.BestEffort, "as in Caladan")
-	require.False(t, mustParse(t, "--mode", "server", "--priority", "lc", "--", "p").Cores.BestEffort)
+	require.False(t, mustParse(t, "--mode", "server", "--", "p").Cores.LatencyCritical, "as in Caladan")
+	require.True(t, mustParse(t, "--mode", "server", "--priority", "lc", "--", "p").Cores.LatencyCritical)
 }

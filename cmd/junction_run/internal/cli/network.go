@@ -57,7 +57,7 @@ func (f *flags) network(s *Settings, cfg *config.Config, host Host) error {
 // cores settles what the scheduler of cores is told, which is junctiond's.
 func (f *flags) cores(s *Settings, cfg *config.Config) {
 	s.Cores = Cores{
-		BestEffort: s.Priority != config.LatencyCritical, Guaranteed: cfg.GuaranteedKthreads.V,
+		LatencyCritical: s.Priority == config.LatencyCritical, Guaranteed: cfg.GuaranteedKthreads.V,
 		Spinning: cfg.SpinningKthreads.V, Delay: cfg.QDelay.V,
 	}
 	if s.Lease {

@@ -75,10 +75,10 @@ type Settings struct {
 
 // Cores is what an instance tells the scheduler of cores, if there is one.
 type Cores struct {
-	BestEffort bool          // of the best-effort class, else latency critical
-	Guaranteed int           // kthreads that have a core whenever they want one
-	Spinning   int           // kthreads that always want one
-	Delay      time.Duration // for which a thread may wait for a kthread; 0: as the policy has it
+	LatencyCritical bool          // of that class, else best effort
+	Guaranteed      int           // kthreads that have a core whenever they want one
+	Spinning        int           // kthreads that always want one
+	Delay           time.Duration // for which a thread may wait for a kthread; 0: as the policy has it
 }
 
 // Host is what the command line needs to know of its surroundings.
