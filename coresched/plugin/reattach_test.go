@@ -1,7 +1,11 @@
 package plugin
 
 import (
+	"bytes"
+	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -55,6 +59,20 @@ func TestReattachRefused(t *testing.T) {
 	process.Kill()
 }
 
+// halt stops a process, and waits until all its threads have stopped: one that has not
+// could still answer.
+func halt(t *testing.T, pid int) {
+	require.NoError(t, unix.Kill(pid, unix.SIGSTOP))
+	require.Eventually(t, func() bool {
+		stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		require.NoError(t, err)
+		return len(stats) > 0 && !slices.ContainsFunc(stats, func(stat string) bool {
+			b, err := os.ReadFile(stat)
+			return err == nil && !bytes.HasPrefix(b[bytes.LastIndexByte(b, ')')+1:], []byte(" T"))
+		})
+	}, time.Minute, time.Millisecond)
+}
+
 // One that stands still when its successor comes does not keep that waiting: it is
 // killed, and another one serves all tasks.
 func TestReattachStopped(t *testing.T) {
@@ -64,7 +82,7 @@ func TestReattachStopped(t *testing.T) {
 	d := p.attach(t, process)
 	require.NoError(t, p.serve(t, d, func() bool { return p.done > 50 }))
 	p.fallBack(t, d)
-	require.NoError(t, unix.Kill(process.PID(), unix.SIGSTOP))
+	halt(t, process.PID())
 	socket := process.Handle().Address
 	_, err := reattach(process.Handle(), page, os.Stderr, 100*time.Millisecond)
 	require.ErrorIs(t, err, errLate)
@@ -78,7 +96,7 @@ func TestReattachStopped(t *testing.T) {
 func TestStoppedAtOnce(t *testing.T) {
 	_, page := newProcessPlant(t)
 	process := startPolicy(t, "sol", page)
-	require.NoError(t, unix.Kill(process.PID(), unix.SIGSTOP))
+	halt(t, process.PID())
 	err := process.within(100*time.Millisecond, func() error { return process.control.call("Survive", time.Hour, new(struct{})) })
 	require.ErrorIs(t, err, errLate)
 	process.Kill()
